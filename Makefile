@@ -1,0 +1,58 @@
+# Everything a developer or a visitor needs. `make help` lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# More OpenMP threads than cores make torch 5 to 10 times slower; tests start several processes.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "fedconsole needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) -V`. Try: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "Installing into $(VENV); torch is large, this takes a minute or more."
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+.PHONY: install
+install: $(INSTALLED) ## Make .venv with everything in it
+
+.PHONY: demo
+demo: $(INSTALLED) ## Three local devices train digits (HEADLESS=1: without a full screen)
+	$(BIN)/fedconsole demo $(if $(HEADLESS),--headless)
+
+.PHONY: test
+test: $(INSTALLED) ## Every test
+	$(BIN)/python -m pytest
+
+.PHONY: check
+check: $(INSTALLED) ## Format, lint, types, import rules, unit and property tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/unit tests/property
+
+.PHONY: format
+format: $(INSTALLED) ## Format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: bench
+bench: $(INSTALLED) ## Time a run beside plain PyTorch
+	$(BIN)/python -m benchmarks
+
+.PHONY: screenshots
+screenshots: $(INSTALLED) ## Draw the pictures of screenshots/ anew
+	$(BIN)/python -m fedconsole.screenshots screenshots
+
+.PHONY: clean
+clean: ## Remove .venv and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,83 @@
+"""The engine process: one run, from the plan on its standard input to its outcome.
+
+Started by `fedconsole.engine.launch`; says on the pipe that its argument names when its control
+socket listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import secrets
+import sys
+from importlib.metadata import version
+
+import msgspec
+
+from fedconsole import paths
+from fedconsole.engine.control import ControlServer
+from fedconsole.engine.launch import EngineRequest
+from fedconsole.engine.session import Session
+from fedconsole.engine.store import Row, RunStore
+from fedconsole.engine.worker import Job
+from fedconsole.errors import ExitCode, StorageError
+from pi_daemon.protocol.limits import MIN_PROTO, PROTO
+from pi_daemon.protocol.messages import Hello, Role
+
+
+async def carry(request: EngineRequest, ready: int) -> ExitCode:
+    loop = asyncio.get_running_loop()
+    store = RunStore(paths.runs_dir() / request.run_id)
+    job = Job(
+        run_id=request.run_id,
+        plan=request.plan,
+        hello=_hello(),
+        store=store,
+        captured=loop.create_future(),
+        names=loop.create_future(),
+    )
+    session = Session(job, is_dry_run=request.dry_run)
+    control = ControlServer(store, session.request)
+    await control.start()
+    os.write(ready, b"!")
+    os.close(ready)
+    try:
+        exit_code = await session.run()
+    except* StorageError as errors:
+        exit_code = ExitCode.STORAGE
+        reason = str(errors.exceptions[0])
+        control.say_last(
+            Row("run.finished", {"outcome": "failed", "reason": reason, "exit_code": exit_code})
+        )
+    await control.close()
+    if request.dry_run or (exit_code in _NEVER_BEGAN and session.num_rounds == 0):
+        store.remove()
+    else:
+        store.close()
+    return exit_code
+
+
+_NEVER_BEGAN = frozenset({ExitCode.REFUSED, ExitCode.NO_QUORUM})
+
+
+def _hello() -> Hello:
+    """Who this console is. Its id lasts as long as the run; a lasting one comes with pairing."""
+    return Hello(
+        proto=PROTO,
+        min_proto=MIN_PROTO,
+        id=f"console-{secrets.token_hex(8)}",
+        name=platform.node() or "desktop",
+        boot_id=secrets.token_hex(8),
+        build=f"fedconsole {version('fedconsole')}",
+        role=Role.CONTROLLER,
+    )
+
+
+def main() -> None:
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=EngineRequest)
+    sys.exit(asyncio.run(carry(request, int(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()

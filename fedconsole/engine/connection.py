@@ -1,0 +1,245 @@
+"""One connection to a daemon, from hello to close. An instance is used once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final, TypeVar
+
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from fedconsole.engine.worker import ModelOnDisk, Refusal
+from pi_daemon.protocol import messages as m
+from pi_daemon.protocol.codec import (
+    CHUNK_HEADER,
+    Incoming,
+    IncomingTransfers,
+    Unknown,
+    common_version,
+    decode_from_daemon,
+    encode,
+    no_common_version,
+)
+from pi_daemon.protocol.errors import ProtocolError
+from pi_daemon.protocol.limits import (
+    CHUNK_BYTES,
+    CLOSE_NO_COMMON_VERSION,
+    CLOSE_PROTOCOL_ERROR,
+    MAX_MODEL_BYTES,
+)
+from pi_daemon.protocol.text import clean
+
+_HELLO_S: Final = 5.0
+
+A = TypeVar("A", bound=m.Answer)
+
+
+class CommandRefused(Exception):
+    """The daemon answered `refused`."""
+
+    def __init__(self, code: m.RefusalCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class LinkClosed(Exception):
+    """The connection has ended; the message says how."""
+
+
+@dataclass(slots=True)
+class _Receiving:
+    """An update on its way in."""
+
+    update: m.Update
+    incoming: Incoming
+    path: Path
+    file: BinaryIO
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where a connection hands on what the daemon tells."""
+
+    status: Callable[[m.DeviceStatus], None]
+    batches: Callable[[m.Batches], None]
+    round_failed: Callable[[m.RoundFailed], None]
+    telemetry: Callable[[m.Telemetry], None]
+    log: Callable[[m.Log], None]
+    update: Callable[[m.Update, Path], None]
+    """With the file that holds the bytes; the listener owns it."""
+    update_path: Callable[[m.Update], Path]
+    """Where the bytes are to land: a name that is not used yet."""
+
+
+class Connection:
+    """Sends commands and awaits their answers; hands on everything else that the daemon tells."""
+
+    def __init__(self, websocket: ClientConnection, listener: Listener) -> None:
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.status: m.DeviceStatus | None = None
+        self._websocket = websocket
+        self._listener = listener
+        self._ids = itertools.count(1)
+        self._transfers = itertools.count(1)
+        self._answers: dict[str, asyncio.Future[m.Answer]] = {}
+        self._incoming = IncomingTransfers()
+        self._receiving: dict[int, _Receiving] = {}
+
+    async def greet(self, ours: m.Hello) -> m.Hello:
+        """Exchange hellos; the first thing on every connection.
+
+        Raises:
+            Refusal: no common protocol version, or the peer is no device.
+            ProtocolError, LinkClosed, TimeoutError: it is no daemon, or went away.
+        """
+        await self._send(encode(ours))
+        async with asyncio.timeout(_HELLO_S):
+            frame = await self._receive()
+        theirs = decode_from_daemon(frame)
+        if not isinstance(theirs, m.Hello):
+            raise ProtocolError("the first message was no hello")
+        if common_version(ours, theirs) is None:
+            reason = no_common_version(theirs)
+            await self._websocket.close(CLOSE_NO_COMMON_VERSION, reason)
+            raise Refusal(reason)
+        if theirs.status is None:
+            raise Refusal("it is no device: its hello has no status")
+        self.status = theirs.status
+        return theirs
+
+    async def listen(self) -> None:
+        """Hand on what the daemon tells, until the connection ends.
+
+        Raises:
+            LinkClosed: always, in the end.
+            ProtocolError: the daemon broke the protocol; it has been told.
+        """
+        try:
+            while True:
+                frame = await self._receive()
+                if isinstance(frame, bytes):
+                    self._take_chunk(frame)
+                else:
+                    self._take(decode_from_daemon(frame))
+        except ProtocolError as error:
+            await self._websocket.close(CLOSE_PROTOCOL_ERROR, str(error)[:120])
+            raise
+        finally:
+            for answer in self._answers.values():
+                if not answer.done():
+                    answer.set_exception(LinkClosed("the connection ended before the answer"))
+            for receiving in self._receiving.values():
+                receiving.file.close()
+                receiving.path.unlink(missing_ok=True)
+
+    async def ask(self, command: Callable[[str], m.Command], kind: type[A]) -> A:
+        """Send a command, made from its new `cmd_id`, and await its answer.
+
+        Raises:
+            CommandRefused: the daemon said no.
+            ProtocolError: the answer is of another kind.
+            LinkClosed: the connection ended first.
+        """
+        cmd_id = str(next(self._ids))
+        answer: asyncio.Future[m.Answer] = asyncio.get_running_loop().create_future()
+        self._answers[cmd_id] = answer
+        try:
+            await self._send(encode(command(cmd_id)))  # type: ignore[arg-type]
+            reply = await answer
+        finally:
+            self._answers.pop(cmd_id, None)
+        match reply:
+            case m.Refused(code=code, reason=reason):
+                raise CommandRefused(code, reason)
+            case _ if isinstance(reply, kind):
+                return reply
+            case _:
+                raise ProtocolError(f"answer {type(reply).__name__}, expected {kind.__name__}")
+
+    def announce(self, size: int, digest: str) -> m.Blob:
+        return m.Blob(next(self._transfers), size, digest)
+
+    async def send_bytes(self, blob: m.Blob, content: bytes) -> None:
+        for offset in range(0, len(content), CHUNK_BYTES):
+            await self._send_chunk(blob, offset, content[offset : offset + CHUNK_BYTES])
+
+    async def send_file(self, blob: m.Blob, model: ModelOnDisk) -> None:
+        """Send a model chunk by chunk; other messages go between the chunks."""
+        offset = 0
+        with model.path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                await self._send_chunk(blob, offset, chunk)
+                offset += len(chunk)
+
+    async def close(self) -> None:
+        await self._websocket.close()
+
+    async def _send_chunk(self, blob: m.Blob, offset: int, chunk: bytes) -> None:
+        await self._send(CHUNK_HEADER.pack(blob.transfer, offset) + chunk)
+
+    async def _send(self, frame: str | bytes) -> None:
+        self.bytes_sent += len(frame)
+        try:
+            await self._websocket.send(frame)
+        except ConnectionClosed as error:
+            raise LinkClosed(_how(error)) from error
+
+    async def _receive(self) -> str | bytes:
+        try:
+            frame = await self._websocket.recv()
+        except ConnectionClosed as error:
+            raise LinkClosed(_how(error)) from error
+        self.bytes_received += len(frame)
+        return frame
+
+    def _take(self, message: m.FromDaemon | Unknown) -> None:
+        match message:
+            case m.Ok() | m.Refused() | m.Prepared() | m.Evaluated():
+                answer = self._answers.get(message.cmd_id)
+                if answer is not None and not answer.done():
+                    answer.set_result(message)
+            case m.Status(status):
+                self.status = status
+                self._listener.status(status)
+            case m.Batches():
+                self._listener.batches(message)
+            case m.Update():
+                self._expect(message)
+            case m.RoundFailed():
+                self._listener.round_failed(message)
+            case m.Telemetry():
+                self._listener.telemetry(message)
+            case m.Log():
+                self._listener.log(message)
+            case m.Hello():
+                raise ProtocolError("a second hello")
+            case Unknown():
+                pass  # a newer daemon may tell more than this side understands
+
+    def _expect(self, update: m.Update) -> None:
+        incoming = self._incoming.announce(update.parameters, MAX_MODEL_BYTES)
+        path = self._listener.update_path(update)
+        self._receiving[update.parameters.transfer] = _Receiving(
+            update, incoming, path, path.open("xb")
+        )
+
+    def _take_chunk(self, frame: bytes) -> None:
+        incoming, payload = self._incoming.feed(frame)
+        receiving = self._receiving[incoming.blob.transfer]
+        receiving.file.write(payload)
+        if incoming.is_complete:
+            del self._receiving[incoming.blob.transfer]
+            receiving.file.close()
+            self._listener.update(receiving.update, receiving.path)
+
+
+def _how(error: ConnectionClosed) -> str:
+    """Why a connection ended, in words; the peer's own where it gave some."""
+    if error.rcvd is None:
+        return "the connection was lost"
+    return clean(error.rcvd.reason) or f"closed by the device ({error.rcvd.code})"

@@ -1,0 +1,175 @@
+"""The control socket of an engine: events out, the operator's requests in, as JSON lines.
+
+A reader says from which journal number on it wants lines, and the engine reads them for it from the
+journal at the reader's own pace: a slow or stopped reader blocks nobody and costs no memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from fedconsole import paths
+from fedconsole.engine.store import Line, Row, RunStore, make_line, time_ms
+from fedconsole.errors import EngineCrashedError, ExitCode, FedconsoleError
+
+_MAX_LINE_BYTES = 4 << 20
+"""The longest line: a run's plan, or 4096 losses."""
+_LINES_AT_ONCE = 500
+
+RequestHandler = Callable[[str], None]
+"""Carries out one of the operator's requests; raises FedconsoleError when it is not legal now."""
+
+
+def socket_path(run_id: str) -> Path:
+    return paths.runtime_dir() / f"{run_id}.sock"
+
+
+class ControlServer:
+    """The engine's side; one per run."""
+
+    def __init__(self, store: RunStore, handle: RequestHandler) -> None:
+        self._store = store
+        self._handle = handle
+        self._grown = asyncio.Event()
+        self._is_closing = False
+        self._last_words: Row | None = None
+        self._readers: set[asyncio.Task[None]] = set()
+        self._path = socket_path(store.run_id)
+        store.on_commit = self._wake
+
+    async def start(self) -> None:
+        self._path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(
+            self._serve, str(self._path), limit=_MAX_LINE_BYTES
+        )
+        self._path.chmod(0o600)
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        """Let readers take the last lines, then hang up. A stuck reader is left after `grace_s`."""
+        self._is_closing = True
+        self._wake()
+        self._server.close()
+        self._path.unlink(missing_ok=True)
+        if self._readers:
+            _, stuck = await asyncio.wait(self._readers, timeout=grace_s)
+            for task in stuck:
+                task.cancel()
+
+    def say_last(self, row: Row) -> None:
+        """Tell every reader at the end what the journal could not take."""
+        self._last_words = row
+
+    def _wake(self) -> None:
+        self._grown.set()
+        self._grown = asyncio.Event()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._readers.add(task)
+        try:
+            request = json.loads(await reader.readline())
+            if request["request"] == "events":
+                await self._send_lines(writer, int(request["first_seq"]))
+            else:
+                await self._answer(writer, str(request["request"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # a front end that left, or no front end at all; the run goes on either way
+        finally:
+            self._readers.discard(task)
+            writer.close()
+
+    async def _answer(self, writer: asyncio.StreamWriter, request: str) -> None:
+        answer: Line = {"ok": True}
+        try:
+            self._handle(request)
+        except FedconsoleError as error:
+            answer = {"ok": False, "reason": str(error), "exit_code": error.exit_code}
+        writer.write(json.dumps(answer).encode() + b"\n")
+        await writer.drain()
+
+    async def _send_lines(self, writer: asyncio.StreamWriter, seq: int) -> None:
+        while True:
+            grown = self._grown
+            lines = self._store.lines(seq, _LINES_AT_ONCE)
+            for line in lines:
+                writer.write(json.dumps(line).encode() + b"\n")
+            if lines:
+                seq = lines[-1]["seq"] + 1
+                await writer.drain()
+            elif self._is_closing:
+                if (row := self._last_words) is not None:
+                    fields = json.dumps(row.fields)
+                    line = make_line(self._store.run_id, seq, time_ms(), row.type, fields)
+                    writer.write(json.dumps(line).encode() + b"\n")
+                    await writer.drain()
+                return
+            else:
+                await grown.wait()
+
+
+class ControlLink:
+    """A front end's side: reads a run's lines, from its first on, and sends requests."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, run_id: str) -> AsyncIterator[ControlLink]:
+        """Reach a run's engine.
+
+        Raises:
+            EngineCrashedError: no engine listens for that run.
+        """
+        link = cls(socket_path(run_id))
+        _, writer = await link._open()
+        writer.close()
+        yield link
+
+    async def events(self, first_seq: int = 1) -> AsyncIterator[Line]:
+        """Every line from `first_seq` on, those of the past first; ends when the engine ends."""
+        reader, writer = await self._open()
+        try:
+            writer.write(_request({"request": "events", "first_seq": first_seq}))
+            with suppress(ConnectionError):
+                while text := await reader.readline():
+                    yield json.loads(text)
+        finally:
+            writer.close()
+
+    async def request(self, name: str) -> None:
+        """Send one of the operator's requests, such as "abort", and wait for the answer.
+
+        Raises:
+            FedconsoleError: the run cannot do that now; the message says why.
+            EngineCrashedError: the engine is gone.
+        """
+        reader, writer = await self._open()
+        try:
+            writer.write(_request({"request": name}))
+            text = await reader.readline()
+        finally:
+            writer.close()
+        if not text:
+            raise EngineCrashedError(f"the engine went away before it answered to {name!r}")
+        answer = json.loads(text)
+        if not answer["ok"]:
+            refusal = FedconsoleError(answer["reason"])
+            refusal.exit_code = ExitCode(answer["exit_code"])
+            raise refusal
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        try:
+            return await asyncio.open_unix_connection(str(self._path), limit=_MAX_LINE_BYTES)
+        except OSError as error:
+            raise EngineCrashedError(f"no engine listens at {self._path}: {error}") from error
+
+
+def _request(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields).encode() + b"\n"

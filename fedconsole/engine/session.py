@@ -1,0 +1,354 @@
+"""Carries one run: feeds what happens to the machine, journals it, does what the machine commands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+import msgspec
+
+from fedconsole.coordinator import commands as c
+from fedconsole.coordinator import events as e
+from fedconsole.coordinator import facts, machine
+from fedconsole.coordinator.state import Outcome, RunState
+from fedconsole.engine.preflight import Problem, preflight
+from fedconsole.engine.store import Line, Row
+from fedconsole.engine.virtual import TrainerPool, VirtualWorker
+from fedconsole.engine.worker import EvaluationError, Job, Worker, unique_names
+from fedconsole.engine.worker_link import WorkerLink
+from fedconsole.errors import ExitCode, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from fedconsole.engine.work import Work
+
+_FLUSH_S: Final = 0.1
+"""Batch losses and telemetry wait so long for a transaction: ten of them a second."""
+_HEARTBEAT_S: Final = 30.0
+_NAMING_S: Final = 10.0
+"""Devices that have not said hello by then are named when they come."""
+
+_REQUESTS: Final[dict[str, e.RequestEvent]] = {
+    "pause": e.PauseRequested(),
+    "resume": e.ResumeRequested(),
+    "abort": e.AbortRequested(),
+    "stop": e.StopAfterRoundRequested(),
+}
+
+
+class Session:
+    """One run from its first event to its last. Used once."""
+
+    def __init__(self, job: Job, *, is_dry_run: bool = False) -> None:
+        self._job = job
+        self._is_dry_run = is_dry_run
+        self._plan = job.plan
+        self._store = job.store
+        self._state: RunState | None = None
+        """None until the task is captured."""
+        self._events: asyncio.Queue[e.Event | None] = asyncio.Queue()
+        """None only wakes the pump, to find that the run has ended."""
+        self._links = [WorkerLink(address, job, self) for address in job.plan.workers]
+        self._pool = TrainerPool(job.plan.virtual, "cuda" if job.plan.cuda else "cpu")
+        self._workers: list[Worker] = [
+            *self._links,
+            *(VirtualWorker(n, job, self, self._pool) for n in range(job.plan.virtual)),
+        ]
+        self._work: Work | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ends_s = 0.0
+        self._flush: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._began_s = self._loop.time()
+        self._round_began_s = self._began_s
+        self._bytes_before = (0, 0)
+        self._finish: c.Finish | None = None
+
+    async def run(self) -> ExitCode:
+        """Carry the run to its end; the last line of the journal is `run.finished` then.
+
+        Raises:
+            StorageError: the journal cannot be written; the run has stopped where it was.
+        """
+        created = _fields(facts.RunCreated(self._plan.task, self._plan))
+        self._store.commit(Row(created.pop("type"), created))
+        async with asyncio.TaskGroup() as self._tasks:
+            workers = [self._tasks.create_task(worker.run()) for worker in self._workers]
+            beating = self._tasks.create_task(self._beat())
+            finish = await self._carry()
+            beating.cancel()
+            # A worker's release takes seconds where the network is gone: all at the same time.
+            await asyncio.gather(*(worker.close() for worker in self._workers))
+            for task in workers:
+                task.cancel()
+            await self._pool.close()
+        return finish.exit_code
+
+    async def _carry(self) -> c.Finish:
+        try:
+            self._work = await asyncio.to_thread(self._capture)
+        except RefusedError as error:
+            return self._end_early(str(error), error.exit_code)
+        self._job.models[self._work.initial_model.model_id] = self._work.initial_model
+        self._job.captured.set_result(self._work.captured)
+        await self._name_workers()
+        if self._is_dry_run:
+            return await self._preflight()
+        created = e.RunCreated(self._plan, self._work.initial_model.model_id)
+        self._take(created, *machine.start(created))
+        while self._finish is None:
+            event = await self._events.get()
+            if event is not None:
+                self._take(event, *machine.advance(self._state_now, event))
+        return self._finish
+
+    @property
+    def _state_now(self) -> RunState:
+        assert self._state is not None, "the machine has not been started"
+        return self._state
+
+    async def _preflight(self) -> c.Finish:
+        """Find out whether each worker could take part, and end."""
+        problems: list[Problem] = []
+        async for row, problem in preflight(self._workers, self._job, self._events):
+            self._store.commit(row)
+            if problem is not None:
+                problems.append(problem)
+        if problems:
+            return self._end_early(*problems[0])
+        return self._end_early("every worker is ready", ExitCode.COMPLETED)
+
+    def _end_early(self, reason: str, exit_code: ExitCode) -> c.Finish:
+        """End a run that the machine never had."""
+        outcome = Outcome.FAILED if exit_code else Outcome.COMPLETED
+        finished = facts.RunFinished(
+            outcome=outcome,
+            rounds=0,
+            model_id="",
+            model_path=None,
+            reason=reason,
+            exit_code=exit_code,
+        )
+        row = self._row(finished)
+        assert row is not None
+        self._store.commit(row)
+        return c.Finish(outcome, reason, exit_code)
+
+    def _capture(self) -> Work:
+        # torch takes more than a second: links are made and answered meanwhile.
+        from fedconsole.engine.work import Work
+
+        return Work(self._plan, self._store)
+
+    async def _name_workers(self) -> None:
+        """Give every device that is there its name in the run, whatever their order of arrival."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_NAMING_S):
+                for link in self._links:
+                    await link.has_answered.wait()
+        hellos = [link.hello for link in self._links if link.hello is not None]
+        self._job.worker_ids |= unique_names({hello.id: hello.name for hello in hellos})
+        self._job.names.set_result(None)
+
+    @property
+    def num_rounds(self) -> int:
+        """Complete ones."""
+        return self._state.num_rounds if self._state else 0
+
+    # From outside
+
+    def request(self, name: str) -> None:
+        """Carry out one of the operator's requests.
+
+        Raises:
+            FedconsoleError: there is no such request, or the run cannot do that now.
+        """
+        event = _REQUESTS.get(name)
+        if event is None:
+            raise UsageError(f"no request {name!r}; there are {', '.join(_REQUESTS)}")
+        if self._state is not None:
+            self._take(event, *machine.advance(self._state, event))
+        elif name == "abort":
+            self.event(event)  # the machine's first, as soon as it is there
+        else:
+            raise RefusedError(f"cannot {name}: the task is still being captured")
+
+    def event(self, event: e.Event) -> None:
+        self._events.put_nowait(event)
+
+    def note(self, row: Row) -> None:
+        self._store.note(row)
+        if self._flush is None:
+            self._flush = self._loop.call_later(_FLUSH_S, self._write_notes)
+
+    def _write_notes(self) -> None:
+        self._flush = None
+        self._store.commit()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(_HEARTBEAT_S)
+            self.note(Row("heartbeat", {"text": "the engine is alive"}))
+
+    # The machine's decisions
+
+    def _take(self, event: e.Event, state: RunState, commands: tuple[c.Command, ...]) -> None:
+        """Journal an event with what becomes public of it; then do what the machine commands."""
+        self._state = state
+        rows = [
+            row
+            for command in commands
+            if isinstance(command, c.Announce) and (row := self._row(command.fact)) is not None
+        ]
+        self._store.commit(*rows, event=msgspec.json.encode(event))
+        for command in commands:
+            self._do(command)
+
+    def _do(self, command: c.Command) -> None:
+        match command:
+            case c.Announce():
+                pass  # journalled with the event
+            case c.StartTimer(seconds=seconds, number=number):
+                self._stop_timer()
+                expired = e.TimerExpired(number)
+                self._timer = self._loop.call_later(seconds, self.event, expired)
+                self._timer_ends_s = self._loop.time() + seconds
+            case c.StopTimer():
+                self._stop_timer()
+            case c.Aggregate():
+                self._spawn(self._aggregate(command))
+            case c.Evaluate():
+                self._spawn(self._evaluate(command))
+            case c.EvaluateOnWorkers(workers=workers):
+                for worker in workers:
+                    self._spawn(self._evaluate_on(worker, command))
+            case c.SaveRound():
+                self._spawn(self._save_round(command))
+            case c.SaveModel():
+                self._spawn(self._save_model(command))
+            case c.Finish():
+                self._finish = command
+                self._events.put_nowait(None)
+            case (
+                c.SendRound()
+                | c.PauseWorker()
+                | c.ResumeWorker()
+                | c.AbortWorker()
+                | c.AcceptUpdate()
+                | c.RefuseUpdate()
+            ):
+                self._worker(command.worker).send(command)
+            case _:
+                assert_never(command)
+
+    def _worker(self, worker_id: str) -> Worker:
+        return next(worker for worker in self._workers if worker.worker_id == worker_id)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.create_task(work)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _aggregate(self, command: c.Aggregate) -> None:
+        assert self._work is not None
+        assert self._state_now.round is not None
+        base = self._job.models[self._state_now.round.model_id]
+        try:
+            model = await asyncio.to_thread(
+                self._work.aggregate, command.round, base, command.updates
+            )
+        except OSError as error:
+            self.event(e.StorageFailed(f"cannot write the model of round {command.round}: {error}"))
+            return
+        self._job.models[model.model_id] = model
+        self.event(e.ModelAggregated(command.round, model.model_id))
+
+    async def _evaluate(self, command: c.Evaluate) -> None:
+        assert self._work is not None
+        model = self._job.models[command.model_id]
+        try:
+            num_examples, metrics = await asyncio.to_thread(self._work.evaluate, model)
+        except (ValueError, RuntimeError) as error:
+            self.event(e.EvaluationFailed(round=command.round, reason=str(error)))
+            return
+        self.event(e.Evaluated(round=command.round, num_examples=num_examples, metrics=metrics))
+
+    async def _evaluate_on(self, worker: str, command: c.EvaluateOnWorkers) -> None:
+        assert self._work is not None
+        try:
+            found = await self._worker(worker).evaluate(command.round, command.model_id)
+        except EvaluationError as error:
+            failed = e.EvaluationFailed(round=command.round, reason=str(error), worker=worker)
+            self.event(failed)
+            return
+        metrics = await asyncio.to_thread(self._work.metrics, found.loss, found.confusion)
+        self.event(
+            e.Evaluated(
+                round=command.round,
+                num_examples=found.num_examples,
+                metrics=metrics,
+                worker=worker,
+            )
+        )
+
+    async def _save_round(self, command: c.SaveRound) -> None:
+        # The average was written through to the disk: what is left is to name it in the journal.
+        model = self._job.models[command.model_id]
+        self.event(e.RoundSaved(command.round, model.path.name, model.sha256))
+        try:
+            self._store.drop_updates()
+            self._store.drop_checkpoints_before(command.round)
+        except OSError as error:
+            self.note(Row("warning", {"text": f"cannot tidy the run's folder: {error}"}))
+        kept = {model_id: m for model_id, m in self._job.models.items() if m.path.exists()}
+        self._job.models = kept
+
+    async def _save_model(self, command: c.SaveModel) -> None:
+        assert self._work is not None
+        try:
+            path = await asyncio.to_thread(self._work.publish, self._job.models[command.model_id])
+        except OSError as error:
+            self.event(e.StorageFailed(f"cannot write the model: {error}"))
+        else:
+            self.event(e.ModelSaved(str(path)))
+
+    # What becomes public
+
+    def _row(self, fact: facts.Fact) -> Row | None:
+        """A fact as a line, with what only the engine knows: times and bytes."""
+        fields = _fields(fact)
+        now_s = self._loop.time()
+        match fact:
+            case facts.RunCreated():
+                return None  # told when the engine started, before the task was captured
+            case facts.RoundStarted():
+                self._round_began_s = now_s
+                self._bytes_before = self._num_bytes()
+            case facts.RoundFinished():
+                sent, received = self._num_bytes()
+                fields["seconds"] = round(now_s - self._round_began_s, 3)
+                fields["bytes_sent"] = sent - self._bytes_before[0]
+                fields["bytes_received"] = received - self._bytes_before[1]
+            case facts.RunQuorum():
+                fields["seconds_left"] = round(max(0.0, self._timer_ends_s - now_s), 1)
+            case facts.RunFinished():
+                fields["seconds"] = round(now_s - self._began_s, 3)
+            case facts.Eval():
+                if fact.num_examples == 0:
+                    return None  # there is no test set on the desktop
+                fields |= fields.pop("metrics")
+            case _:
+                pass
+        return Row(fields.pop("type"), fields)
+
+    def _num_bytes(self) -> tuple[int, int]:
+        sent = sum(worker.bytes_sent for worker in self._workers)
+        return sent, sum(worker.bytes_received for worker in self._workers)
+
+
+def _fields(fact: facts.Fact) -> Line:
+    fields: Line = msgspec.to_builtins(fact)
+    return fields

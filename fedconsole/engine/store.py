@@ -1,0 +1,156 @@
+"""One run's folder: the journal in SQLite, checkpoints, and the updates of the open round.
+
+A row of the journal is on disk (WAL, synchronous=FULL) before anybody acts on it or reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fedconsole.errors import StorageError
+
+Line = dict[str, Any]
+"""One JSON line: `v`, `seq`, `time`, `type`, `run`, and the fields of its type."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS journal(
+    seq INTEGER PRIMARY KEY,
+    time_ms INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    line TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS events(
+    number INTEGER PRIMARY KEY,
+    event TEXT NOT NULL
+);
+"""
+"""`events`: what the run's machine was told, in order; replaying it gives the run's state.
+`journal`: what was made public of it, and what the machine need not know, such as batch losses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the journal that has no number yet."""
+
+    type: str
+    fields: Line
+
+
+class RunStore:
+    """The only writer of a run's folder.
+
+    Raises:
+        StorageError: from every method, when the disk refuses.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.run_id = folder.name
+        self.updates = folder / "updates"
+        self.checkpoints = folder / "checkpoints"
+        self.graphs_path = folder / "graphs.json"
+        self.on_commit: Callable[[], None] = lambda: None
+        """Called after rows have become readable."""
+        self._pending: list[Row] = []
+        self._num_updates = 0
+        try:
+            for path in (folder, self.updates, self.checkpoints):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._database = sqlite3.connect(folder / "run.db", isolation_level=None)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=FULL")
+            self._database.executescript(_SCHEMA)
+            (last,) = self._database.execute("SELECT max(seq) FROM journal").fetchone()
+        except (OSError, sqlite3.Error) as error:
+            raise StorageError(f"cannot open the run's folder {folder}: {error}") from error
+        self.last_seq: int = last or 0
+
+    def note(self, row: Row) -> None:
+        """Keep a row for the next commit; for what may be lost with the last second."""
+        self._pending.append(row)
+
+    def commit(self, *rows: Row, event: bytes | None = None) -> None:
+        """Write an event, all kept rows and these, in order, in one transaction."""
+        batch, self._pending = [*self._pending, *rows], []
+        if not batch and event is None:
+            return
+        now_ms = time_ms()
+        values = [
+            (self.last_seq + n, now_ms, row.type, json.dumps(row.fields))
+            for n, row in enumerate(batch, start=1)
+        ]
+        try:
+            self._database.execute("BEGIN")
+            if event is not None:
+                self._database.execute("INSERT INTO events(event) VALUES (?)", (event.decode(),))
+            self._database.executemany("INSERT INTO journal VALUES (?,?,?,?)", values)
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StorageError(f"cannot write {self.folder / 'run.db'}: {error}") from error
+        self.last_seq += len(batch)
+        self.on_commit()
+
+    def lines(self, first_seq: int, limit: int) -> list[Line]:
+        """At most `limit` committed lines from `first_seq` on."""
+        cursor = self._database.execute(
+            "SELECT seq, time_ms, type, line FROM journal WHERE seq >= ? ORDER BY seq LIMIT ?",
+            (first_seq, limit),
+        )
+        return [make_line(self.run_id, *row) for row in cursor]
+
+    def events(self) -> Iterator[bytes]:
+        """The machine's events, in order."""
+        for (event,) in self._database.execute("SELECT event FROM events ORDER BY number"):
+            yield event.encode()
+
+    def new_update_path(self, round_number: int, worker_id: str) -> Path:
+        """Where a worker's update may land: a name that was not given out before."""
+        self._num_updates += 1
+        safe = "".join(c if c.isalnum() or c in "-_" else f"%{ord(c):x}" for c in worker_id)
+        return self.updates / f"{round_number:06d}-{safe}-{self._num_updates}.safetensors"
+
+    def checkpoint_path(self, round_number: int) -> Path:
+        return self.checkpoints / f"round-{round_number:06d}.safetensors"
+
+    def drop_updates(self) -> None:
+        """Delete the update files of a closed round."""
+        for path in self.updates.iterdir():
+            path.unlink(missing_ok=True)
+
+    def drop_checkpoints_before(self, round_number: int) -> None:
+        """Keep the checkpoint of this round and the one before it."""
+        keep = {self.checkpoint_path(n) for n in (round_number, round_number - 1)}
+        for path in self.checkpoints.glob("round-*.safetensors"):
+            if path not in keep:
+                path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self.commit()
+        self._database.close()
+
+    def remove(self) -> None:
+        """Leave nothing behind of a run that never began."""
+        self._database.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def time_ms() -> int:
+    """Now, for people: wall clock, milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def make_line(run_id: str, seq: int, time_ms: int, line_type: str, fields: str) -> Line:
+    """The JSON line of a journal's row (docs/operating.md, "JSON lines")."""
+    moment = datetime.fromtimestamp(time_ms / 1000, tz=UTC)
+    stamp = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    head = {"v": 1, "seq": seq, "time": stamp, "type": line_type, "run": run_id}
+    line: Line = head | json.loads(fields)
+    return line

@@ -1,0 +1,191 @@
+"""The engine's heavy work, on torch: capture, average, evaluate. Blocking; called in threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedconsole.coordinator.commands import CountedUpdate
+from fedconsole.coordinator.plan import Plan
+from fedconsole.coordinator.state import Metric
+from fedconsole.engine.store import RunStore
+from fedconsole.engine.worker import Captured, ModelOnDisk
+from fedconsole.errors import RefusedError
+from fedconsole.learning.aggregation import WeightedUpdate, federated_average, require_fit
+from fedconsole.learning.capture import CapturedModel, CaptureError, capture
+from fedconsole.learning.metrics import class_metrics
+from fedconsole.learning.model_files import ModelFile, fsync_folder, spec_of, write_model
+from fedconsole.learning.tasks.loading import load_task
+from fedconsole.learning.tasks.task import Task, TaskError
+from fedconsole.paths import data_dir
+from pi_daemon.learning.evaluation import evaluate
+from pi_daemon.learning.graph import CompiledGraph
+from pi_daemon.protocol.errors import TensorError
+from pi_daemon.protocol.graphs import ModelGraphs, encode_graphs
+from pi_daemon.protocol.tensors import TensorSpec, require_specs
+
+
+class Work:
+    """One run's task, captured; and what is computed with it on the desktop."""
+
+    def __init__(self, plan: Plan, store: RunStore) -> None:
+        """Load the task, capture it, and write the initial model.
+
+        Raises:
+            RefusedError: the task cannot be used, cannot be captured, has no test set where it
+                should have one, or `init_from` does not fit.
+        """
+        # One thread, as in the workers: their cores are these, and pools of threads that share
+        # cores run many times slower.
+        torch.set_num_threads(1)
+        try:
+            self.task: Task = load_task(plan.task)
+            self._model = model = capture(self.task, plan.batch_size, plan.seed)
+            self._test_set = self.task.test_data(data_dir(plan.data_dir))
+        except (TaskError, CaptureError) as error:
+            raise RefusedError(str(error)) from error
+        self._store = store
+        self._plan = plan
+        self._device = _device(plan)
+        self._graphs: ModelGraphs = model.graphs
+        self._evaluation = CompiledGraph(model.graphs.evaluation, self._device)
+        specs = {name: spec_of(tensor) for name, tensor in model.state.items()}
+        content = encode_graphs(model.graphs)
+        store.graphs_path.write_bytes(content)
+        self.captured = Captured(
+            graphs=content,
+            graphs_sha256=sha256(content).hexdigest(),
+            returned={spec.name: specs[spec.name] for spec in model.graphs.returned},
+            dataset=self.task.dataset,
+            sample_shape=self.task.sample_shape,
+            sample_dtype=self.task.sample_dtype,
+            num_classes=self.task.num_classes,
+        )
+        state = model.state
+        if plan.init_from is not None:
+            state = state | _initial_state(Path(plan.init_from).expanduser(), model)
+        first = store.checkpoint_path(0)
+        write_model(first, specs, ((name, state[name]) for name in sorted(state)))
+        self.initial_model = describe(first)
+
+    def aggregate(
+        self, round_number: int, base: ModelOnDisk, updates: Sequence[CountedUpdate]
+    ) -> ModelOnDisk:
+        """Average the round's updates into its checkpoint file, which is whole on disk then.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        target = self._store.checkpoint_path(round_number)
+        weighted = [
+            WeightedUpdate(update.worker, update.weight, self._store.updates / update.file)
+            for update in updates
+        ]
+        federated_average(target, ModelFile.open(base.path), weighted)
+        return describe(target)
+
+    def publish(self, model: ModelOnDisk) -> Path:
+        """Write the run's model for its user: the keys are those of the module's `state_dict()`.
+
+        Returns:
+            `model.safetensors` in the run's folder, or where the plan wants it besides.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        tensors = {name: t.clone() for name, t in ModelFile.open(model.path).tensors().items()}
+        state = self._model.state_dict(tensors)
+        path = self._store.folder / "model.safetensors"
+        _write_state_dict(path, state)
+        if self._plan.save_model is not None:
+            path = Path(self._plan.save_model).expanduser().absolute()
+            _write_state_dict(path, state)
+        return path
+
+    def evaluate(self, model: ModelOnDisk) -> tuple[int, dict[str, Metric]]:
+        """Number of examples, and metrics by name, of a model on the desktop's test set.
+
+        Nothing where there is no test set: the workers' holdouts may serve then.
+        """
+        if self._test_set is None:
+            return 0, {}
+        x, y = (torch.from_numpy(array) for array in self._test_set)
+        # Copies: memory of a mapped file lies at other alignments, which change the last bits.
+        state = {
+            name: tensor.to(self._device, copy=True)
+            for name, tensor in ModelFile.open(model.path).tensors().items()
+        }
+        names = {spec.name for spec in self._graphs.parameters}
+        result = evaluate(
+            self._evaluation,
+            {name: tensor for name, tensor in state.items() if name in names},
+            {name: tensor for name, tensor in state.items() if name not in names},
+            x,
+            y,
+            batch_size=self._plan.test_batch_size,
+            num_classes=self.task.num_classes,
+        )
+        return result.num_examples, self.metrics(result.loss, result.confusion)
+
+    def metrics(self, loss: Metric, confusion: Sequence[Sequence[int]] | None) -> dict[str, Metric]:
+        """By name: `loss`; with classes `accuracy`, `macro_f1`, and `recall_CLASS` of each."""
+        metrics: dict[str, Metric] = {"loss": loss}
+        if confusion is not None and (found := class_metrics(confusion)) is not None:
+            metrics |= {"accuracy": found.accuracy, "macro_f1": found.macro_f1}
+            names = self.task.class_names or range(len(found.recall))
+            metrics |= {f"recall_{name}": r for name, r in zip(names, found.recall, strict=True)}
+        return metrics
+
+
+def _write_state_dict(path: Path, state: Mapping[str, Tensor]) -> None:
+    """As the module's `load_state_dict` takes it: safetensors, or pickled by torch for `.pt`."""
+    if path.suffix in {".pt", ".pth"}:
+        temporary = path.with_name(path.name + ".partial")
+        torch.save(dict(state), temporary)
+        temporary.replace(path)
+        return
+    specs = {key: spec_of(tensor) for key, tensor in state.items()}
+    write_model(path, specs, ((key, state[key]) for key in sorted(state)))
+
+
+def describe(path: Path) -> ModelOnDisk:
+    """Name a model's file by its content."""
+    model = ModelFile.open(path)
+    digest = sha256(model.content).hexdigest()
+    return ModelOnDisk(path, model.model_id(), digest, len(model.content))
+
+
+def make_durable(path: Path, expected: Mapping[str, TensorSpec]) -> None:
+    """Check an update's tensors, then make the file outlive a power cut.
+
+    Raises:
+        TensorError: the update does not fit the model.
+    """
+    require_fit(path, expected)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    fsync_folder(path.parent)
+
+
+def _initial_state(path: Path, model: CapturedModel) -> dict[str, Tensor]:
+    """The tensors of an earlier run's model, by their names in this run's."""
+    expected = {key: spec_of(model.state[name]) for key, name in model.state_names.items()}
+    try:
+        found = ModelFile.open(path)
+        require_specs(found.table.specs, expected)
+    except (OSError, TensorError) as error:
+        raise RefusedError(
+            f"cannot start from {path}: {error}; give the model.safetensors of a run of this task"
+        ) from error
+    return {name: found.tensor(key) for key, name in model.state_names.items()}
+
+
+def _device(plan: Plan) -> torch.device:
+    if plan.cuda and not torch.cuda.is_available():
+        raise RefusedError("--cuda was given, but torch finds no CUDA device; leave it out")
+    return torch.device("cuda" if plan.cuda else "cpu")

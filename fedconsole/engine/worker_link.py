@@ -1,0 +1,387 @@
+"""A worker on a device: connects to its daemon, prepares it, carries rounds, comes back when lost.
+
+It decides nothing about the run: what happens is reported, what the machine commands is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar, assert_never
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidHandshake, InvalidMessage
+from websockets.typing import Subprotocol
+
+from fedconsole.coordinator import commands as c
+from fedconsole.coordinator import events as e
+from fedconsole.engine.connection import CommandRefused, Connection, LinkClosed, Listener
+from fedconsole.engine.store import Row
+from fedconsole.engine.worker import (
+    EvaluationError,
+    Job,
+    Refusal,
+    Reports,
+    deliver,
+    require_suitable,
+)
+from pi_daemon.protocol import messages as m
+from pi_daemon.protocol.errors import ProtocolError
+from pi_daemon.protocol.limits import MAX_FRAME_BYTES, RENEW_S, SUBPROTOCOL
+from pi_daemon.protocol.text import clean
+
+_FIRST_DELAY_S: Final = 0.5
+_LAST_DELAY_S: Final = 30.0
+_RELEASE_S: Final = 2.0
+
+A = TypeVar("A", bound=m.Answer)
+
+_PHASES: Final = {
+    m.DeviceState.READY: "waiting",
+    m.DeviceState.RECEIVING: "receiving",
+    m.DeviceState.TRAINING: "training",
+    m.DeviceState.PAUSED: "paused",
+    m.DeviceState.DELIVERING: "sending",
+}
+"""What `worker.phase` calls a device's state."""
+
+
+class WorkerLink:
+    """One device at one address, over as many connections as it takes."""
+
+    def __init__(self, address: str, job: Job, reports: Reports) -> None:
+        self.address = address
+        self.worker_id = address
+        """The address, until the job has given a name that is unique in the run."""
+        self.hello: m.Hello | None = None
+        self.has_answered = asyncio.Event()
+        """Set by the first hello, and by the first failure to get one."""
+        self._job = job
+        self._reports = reports
+        self._fence: int | None = None
+        self._connection: Connection | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._sending: asyncio.Task[None] | None = None
+        self._deliveries: asyncio.TaskGroup | None = None
+        """Outlives connections: an update that has arrived is not lost with its sender."""
+        self._bytes_before = (0, 0)
+        self._is_closing = False
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._bytes_before[0] + (self._connection.bytes_sent if self._connection else 0)
+
+    @property
+    def bytes_received(self) -> int:
+        return self._bytes_before[1] + (self._connection.bytes_received if self._connection else 0)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as self._deliveries:
+            for delay_s in _delays():
+                try:
+                    await self._connect_once()
+                except Refusal as refusal:
+                    self._reports.event(e.WorkerRefused(self.worker_id, clean(str(refusal))))
+                    self.has_answered.set()
+                    return
+                except _LINK_ERRORS as error:
+                    reason = _words(error)
+                if self._is_closing:
+                    return
+                self._reports.event(e.WorkerLost(self.worker_id, reason))
+                self.has_answered.set()
+                await asyncio.sleep(delay_s)
+
+    def send(self, command: c.WorkerCommand) -> None:
+        """Without a connection nothing happens: the loss has been reported already."""
+        if self._connection is None or self._tasks is None:
+            return
+        if isinstance(command, c.AbortWorker) and self._sending is not None:
+            self._sending.cancel()
+        task = self._tasks.create_task(self._carry_out(self._connection, command))
+        if isinstance(command, c.SendRound):
+            self._sending = task
+
+    async def evaluate(self, round_number: int, model_id: str) -> m.Evaluated:
+        if (connection := self._connection) is None:
+            raise EvaluationError("not connected")
+
+        def command(cmd_id: str, blob: m.Blob | None) -> m.Command:
+            head = self._head(cmd_id)
+            return m.Evaluate(**head, round=round_number, model_id=model_id, model=blob)
+
+        try:
+            return await self._ask_with_model(connection, model_id, command, m.Evaluated)
+        except (CommandRefused, LinkClosed) as error:
+            raise EvaluationError(_words(error)) from error
+
+    async def close(self) -> None:
+        self._is_closing = True
+        if (connection := self._connection) is None:
+            return
+        with suppress(CommandRefused, LinkClosed, TimeoutError):
+            async with asyncio.timeout(_RELEASE_S):
+                await connection.ask(lambda i: m.ReleaseLease(**self._head(i)), m.Ok)
+        await connection.close()
+
+    # One connection
+
+    async def _connect_once(self) -> None:
+        try:
+            async with connect(
+                f"ws://{self.address}",
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                compression=None,
+                proxy=None,
+                max_size=MAX_FRAME_BYTES,
+                max_queue=16,
+                open_timeout=5,
+                ping_interval=5,
+                ping_timeout=10,
+                close_timeout=2,
+                user_agent_header=None,
+            ) as websocket:
+                connection = Connection(websocket, self._listener())
+                try:
+                    await self._serve(connection)
+                finally:
+                    self._bytes_before = (self.bytes_sent, self.bytes_received)
+                    self._connection = self._tasks = self._sending = None
+        except BaseExceptionGroup as group:
+            # Whatever else a lost link brings about, the first error is the reason.
+            raise group.exceptions[0] from None
+
+    async def _serve(self, connection: Connection) -> None:
+        theirs = await connection.greet(self._job.hello)
+        if self.hello is not None and theirs.id != self.hello.id:
+            raise Refusal(f"another device answers at {self.address} now")
+        self.hello = theirs
+        self.has_answered.set()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(connection.listen())
+            prepared = await self._prepare(connection)
+            self._connection, self._tasks = connection, tasks
+            status = connection.status or theirs.status
+            self._reports.event(
+                e.WorkerJoined(
+                    worker=self.worker_id,
+                    address=self.address,
+                    device_id=theirs.id,
+                    num_examples=prepared.num_examples,
+                    num_holdout=prepared.num_holdout,
+                    working_on=status.round if status and status.run == self._job.run_id else None,
+                )
+            )
+            while True:
+                await asyncio.sleep(RENEW_S)
+                with suppress(CommandRefused):
+                    await connection.ask(lambda i: m.RenewLease(**self._head(i)), m.Ok)
+
+    async def _prepare(self, connection: Connection) -> m.Prepared:
+        """Take the lease and make the device ready for rounds."""
+        assert self.hello is not None
+        captured = await asyncio.shield(self._job.captured)
+        await asyncio.shield(self._job.names)
+        self.worker_id = self._job.name_of(self.address, self.hello)
+        require_suitable(self.hello, captured, self._job)
+        status = connection.status
+        assert status is not None
+        if self._fence is None:
+            self._fence = status.highest_fence + 1
+        plan = self._job.plan
+        blob = connection.announce(len(captured.graphs), captured.graphs_sha256)
+        try:
+            await connection.ask(lambda i: m.TakeLease(**self._head(i)), m.Ok)
+            prepared, _ = await asyncio.gather(
+                connection.ask(
+                    lambda i: m.Prepare(
+                        **self._head(i),
+                        worker_id=self.worker_id,
+                        dataset=captured.dataset,
+                        sample_shape=captured.sample_shape,
+                        sample_dtype=captured.sample_dtype,
+                        num_classes=captured.num_classes,
+                        batch_size=plan.batch_size,
+                        holdout=plan.holdout,
+                        order_seed=str(self._job.order_seed(self.worker_id)),
+                        optimizer=self._job.optimizer,
+                        graphs=blob,
+                    ),
+                    m.Prepared,
+                ),
+                connection.send_bytes(blob, captured.graphs),
+            )
+        except CommandRefused as error:
+            raise Refusal(str(error)) from error
+        self._job.prepared[self.worker_id] = prepared
+        return prepared
+
+    def _head(self, cmd_id: str) -> dict[str, Any]:
+        """The fields of every command."""
+        return {"cmd_id": cmd_id, "run": self._job.run_id, "fence": self._fence}
+
+    # The machine's commands
+
+    async def _carry_out(self, connection: Connection, command: c.WorkerCommand) -> None:
+        try:
+            await self._ask(connection, command)
+        except LinkClosed:
+            pass  # reported by whoever listens
+        except CommandRefused as error:
+            reason = clean(str(error))
+            match command:
+                case c.SendRound(round=number, attempt=attempt):
+                    self._fail(number, attempt, reason)
+                case c.ResumeWorker(round=number):
+                    self._fail(number, 0, reason)
+                case c.AbortWorker():
+                    self._reports.event(e.WorkerAborted(self.worker_id))
+                case c.PauseWorker():
+                    self._reports.event(e.WorkerPaused(self.worker_id))
+                case c.AcceptUpdate() | c.RefuseUpdate():
+                    pass  # the device has forgotten the update already
+                case _:
+                    assert_never(command)
+
+    def _fail(self, round_number: int, attempt: int, reason: str) -> None:
+        self._reports.event(e.TrainingFailed(self.worker_id, round_number, attempt, reason))
+
+    async def _ask(self, connection: Connection, command: c.WorkerCommand) -> None:
+        match command:
+            case c.SendRound():
+                await self._send_round(connection, command)
+            case c.PauseWorker(round=number):
+                await connection.ask(lambda i: m.Pause(**self._head(i), round=number), m.Ok)
+                self._reports.event(e.WorkerPaused(self.worker_id))
+            case c.ResumeWorker(round=number):
+                await connection.ask(lambda i: m.Resume(**self._head(i), round=number), m.Ok)
+            case c.AbortWorker(round=number):
+                await connection.ask(lambda i: m.Abort(**self._head(i), round=number), m.Ok)
+                self._reports.event(e.WorkerAborted(self.worker_id))
+            case c.AcceptUpdate(round=number, attempt=attempt):
+                await connection.ask(
+                    lambda i: m.AcceptUpdate(**self._head(i), round=number, attempt=attempt), m.Ok
+                )
+            case c.RefuseUpdate(round=number, attempt=attempt, reason=reason):
+                await connection.ask(
+                    lambda i: m.RefuseUpdate(
+                        **self._head(i), round=number, attempt=attempt, reason=reason
+                    ),
+                    m.Ok,
+                )
+            case _:
+                assert_never(command)
+
+    async def _send_round(self, connection: Connection, command: c.SendRound) -> None:
+        def start(cmd_id: str, blob: m.Blob | None) -> m.Command:
+            return m.StartRound(
+                **self._head(cmd_id),
+                round=command.round,
+                attempt=command.attempt,
+                model_id=command.model_id,
+                model=blob,
+                cursor=command.cursor,
+                num_batches=command.num_batches,
+                torch_seed=str(self._job.torch_seed(command)),
+            )
+
+        await self._ask_with_model(connection, command.model_id, start, m.Ok)
+
+    async def _ask_with_model(
+        self,
+        connection: Connection,
+        model_id: str,
+        command: Callable[[str, m.Blob | None], m.Command],
+        kind: type[A],
+    ) -> A:
+        """Ask for something that needs a model, and send it where the device lacks it."""
+        if connection.status is not None and connection.status.model_id == model_id:
+            try:
+                return await connection.ask(lambda i: command(i, None), kind)
+            except CommandRefused as error:
+                if error.code is not m.RefusalCode.NO_MODEL:
+                    raise
+        model = self._job.models[model_id]
+        blob = connection.announce(model.size, model.sha256)
+        answer, _ = await asyncio.gather(
+            connection.ask(lambda i: command(i, blob), kind), connection.send_file(blob, model)
+        )
+        return answer
+
+    # What the daemon tells
+
+    def _listener(self) -> Listener:
+        return Listener(
+            status=self._take_status,
+            batches=self._take_batches,
+            round_failed=lambda failed: self._fail(
+                failed.round, failed.attempt, clean(failed.reason)
+            ),
+            telemetry=self._take_telemetry,
+            log=lambda log: self._note("log", level=log.level, text=clean(log.text)),
+            update_path=lambda update: self._job.store.new_update_path(
+                update.round, self.worker_id
+            ),
+            update=self._take_update,
+        )
+
+    def _note(self, line_type: str, **fields: Any) -> None:
+        self._reports.note(Row(line_type, {"worker": self.worker_id, **fields}))
+
+    def _take_status(self, status: m.DeviceStatus) -> None:
+        if status.run == self._job.run_id and status.state in _PHASES:
+            self._note("worker.phase", round=status.round, phase=_PHASES[status.state])
+
+    def _take_batches(self, batches: m.Batches) -> None:
+        if batches.run == self._job.run_id:
+            self._note(
+                "worker.batches",
+                round=batches.round,
+                first=batches.first,
+                batches=batches.num_batches,
+                losses=batches.losses,
+            )
+
+    def _take_telemetry(self, telemetry: m.Telemetry) -> None:
+        self._note(
+            "worker.telemetry",
+            celsius=telemetry.celsius,
+            throttled=telemetry.throttled,
+            memory_bytes=telemetry.memory_bytes,
+            load=telemetry.load,
+        )
+
+    def _take_update(self, update: m.Update, path: Path) -> None:
+        assert self._deliveries is not None
+        self._deliveries.create_task(
+            deliver(self._job, self._reports, self.worker_id, update, path)
+        )
+
+
+_LINK_ERRORS = (OSError, TimeoutError, InvalidHandshake, InvalidMessage, LinkClosed, ProtocolError)
+
+
+def _words(error: BaseException) -> str:
+    match error:
+        case TimeoutError():
+            return "no answer in time"
+        case ConnectionRefusedError():
+            return "connection refused; is pi-daemon running there?"
+        case InvalidHandshake() | InvalidMessage():
+            return f"no pi-daemon answers there: {clean(str(error))}"
+        case OSError(strerror=str(words)):
+            return words
+        case _:
+            return clean(str(error)) or type(error).__name__
+
+
+def _delays() -> Iterator[float]:
+    """Seconds before each new attempt: doubling, with full jitter, so that a fleet spreads out."""
+    most = _FIRST_DELAY_S
+    while True:
+        # Randomness between 0 and the bound; nothing of the run depends on it.
+        yield random.uniform(_FIRST_DELAY_S / 2, most)
+        most = min(2 * most, _LAST_DELAY_S)

@@ -1,0 +1,67 @@
+"""What ends a command of fedconsole: one exit code and one exception for each reason.
+
+FedconsoleError           carries its exit code; the command line prints the message and leaves
+├── UsageError            the command itself is wrong
+├── RefusedError          configuration or preflight says no; nothing was started
+├── NoQuorumError         too few workers to start
+├── StorageError          the run's folder cannot be written or read
+├── RunFailedError        the run ended without success
+└── EngineCrashedError    the engine process ended without a word
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Scripts rely on these numbers; docs/operating.md lists them for people."""
+
+    COMPLETED = 0
+    RUN_FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    """By configuration or preflight, before anything was started."""
+    NOT_PAIRED = 4
+    NO_QUORUM = 5
+    """Too few workers at the start."""
+    ABORTED = 6
+    """By the operator."""
+    QUORUM_LOST = 7
+    STORAGE = 8
+    ENGINE_CRASHED = 9
+    TIMEOUT = 124
+    HANGUP = 129
+    """A signal ended the front end before the run: 128 + its number."""
+    INTERRUPT = 130
+    TERMINATE = 143
+
+
+class FedconsoleError(Exception):
+    """A failure that the operator can act on: the message says what, why and how to mend it."""
+
+    exit_code = ExitCode.RUN_FAILED
+
+
+class UsageError(FedconsoleError):
+    exit_code = ExitCode.USAGE
+
+
+class RefusedError(FedconsoleError):
+    exit_code = ExitCode.REFUSED
+
+
+class NoQuorumError(FedconsoleError):
+    exit_code = ExitCode.NO_QUORUM
+
+
+class StorageError(FedconsoleError):
+    exit_code = ExitCode.STORAGE
+
+
+class RunFailedError(FedconsoleError):
+    exit_code = ExitCode.RUN_FAILED
+
+
+class EngineCrashedError(FedconsoleError):
+    exit_code = ExitCode.ENGINE_CRASHED

@@ -1,0 +1,406 @@
+"""Every message between a console and a daemon, and nothing else.
+
+A message is one JSON text frame with a `type`. Commands go from the console to the daemon and carry
+`cmd_id`, `run` and `fence`; each is answered once, by `ok`, `refused` or its own answer, with the
+same `cmd_id`. Everything else tells and expects no answer. docs/protocol.md has the same order.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from pi_daemon.protocol.graphs import OptimizerSpec
+from pi_daemon.protocol.limits import (
+    MAX_CLASSES,
+    MAX_DATASETS,
+    MAX_DIMENSIONS,
+    MAX_LOSSES,
+    MAX_MODEL_BYTES,
+    MAX_NAME,
+    MAX_TEXT,
+)
+
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+"""JavaScript and many JSON libraries hold integers exactly only up to 2**53 - 1."""
+Positive = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+Seed = Annotated[str, Meta(pattern="^[0-9]{1,19}$")]
+"""A 63-bit integer in decimal digits, as a string for the same reason."""
+Seconds = Annotated[float, Meta(ge=0)]
+Loss = float | None
+"""Mean loss of a batch or of examples; null when it is not finite."""
+
+
+class Role(StrEnum):
+    CONTROLLER = "controller"
+    """May steer, once it holds the lease."""
+    VIEWER = "viewer"
+    """Only listens."""
+
+
+class DeviceState(StrEnum):
+    IDLE = "idle"
+    PREPARING = "preparing"
+    READY = "ready"
+    RECEIVING = "receiving"
+    TRAINING = "training"
+    PAUSED = "paused"
+    EVALUATING = "evaluating"
+    DELIVERING = "delivering"
+
+
+class RefusalCode(StrEnum):
+    """Why a command was not carried out; scripts and consoles decide by it, people read `reason`."""
+
+    NOT_CONTROLLER = "not_controller"
+    """The link is a viewer or does not hold the lease."""
+    HELD = "held"
+    """Another controller holds the lease."""
+    STALE_FENCE = "stale_fence"
+    """A later controller has had the device since."""
+    WRONG_STATE = "wrong_state"
+    NO_DATASET = "no_dataset"
+    DATASET_MISMATCH = "dataset_mismatch"
+    BAD_GRAPH = "bad_graph"
+    BAD_MODEL = "bad_model"
+    NO_MODEL = "no_model"
+    """`model` was null, but the device does not hold that model: send it."""
+    TOO_LARGE = "too_large"
+    """Over the memory or the limit that the device's owner allows."""
+    NO_STATE = "no_state"
+    """The round to resume is gone: start it again."""
+    TRAINER_FAILED = "trainer_failed"
+
+
+# Values inside messages
+
+
+class Blob(Struct, frozen=True, forbid_unknown_fields=True):
+    """Announces bytes that follow in binary frames on the same link."""
+
+    transfer: Annotated[int, Meta(ge=0, le=2**32 - 1)]
+    """Chosen by the sender; not used twice on one link in one direction."""
+    size: Annotated[int, Meta(ge=1, le=MAX_MODEL_BYTES)]
+    """Bytes in all."""
+    sha256: Digest
+
+
+class Cursor(Struct, frozen=True):
+    """A place in a worker's data: the next batch to train on."""
+
+    epoch: Count
+    batch: Count
+
+
+class DatasetCard(Struct, frozen=True):
+    """What a device tells about one dataset; never an example of it."""
+
+    name: Name
+    sample_shape: Annotated[tuple[Count, ...], Meta(max_length=MAX_DIMENSIONS)]
+    sample_dtype: Name
+    """NumPy's name of the stored dtype, such as "uint8"."""
+    target_dtype: Name
+    num_examples: Count
+    num_classes: Count | None
+    """None: the targets are no class labels."""
+    sha256: Digest
+    """Over samples and targets of this device's shard, in order."""
+    label_counts: Annotated[tuple[Count, ...], Meta(max_length=MAX_CLASSES)] | None = None
+    """Examples of each class; only if the device's owner allows it."""
+
+
+class Capabilities(Struct, frozen=True):
+    """What decides whether a device can take part, before anything is sent to it."""
+
+    torch: Name | None
+    """Installed version of torch; None: this worker trains by other means."""
+    operators: Digest | None
+    """Digest of the operators that the device would run; None: as for `torch`."""
+    machine: Name
+    """As `uname -m`: "aarch64", "x86_64"."""
+    num_cpus: Positive
+    memory_bytes: Count
+    max_model_bytes: Positive
+
+
+class DeviceStatus(Struct, frozen=True):
+    """What a device is doing, and for whom."""
+
+    state: DeviceState
+    highest_fence: Count
+    """A new controller must bring a higher one."""
+    holder: Name | None = None
+    """Name of the console whose lease is valid now."""
+    run: Name | None = None
+    round: Count | None = None
+    model_id: Digest | None = None
+    """The model that the device holds and that need not be sent again."""
+
+
+# First on every link, in both directions
+
+
+class Hello(Struct, frozen=True, tag="hello"):
+    """Who is there. The only message that every version of the protocol can read.
+
+    Both sides send it at once, unasked. The version spoken is the highest that both have; if there
+    is none, each closes with 4406.
+    """
+
+    proto: Positive
+    min_proto: Positive
+    id: Name
+    """Device id (daemon) or console id."""
+    name: Name
+    """A label for people: the worker's name, the console's host name."""
+    boot_id: Name
+    """New at each start of the process: a restart is no reconnect."""
+    build: Name
+    role: Role | None = None
+    """Console only."""
+    capabilities: Capabilities | None = None
+    """Daemon only, as the two below."""
+    status: DeviceStatus | None = None
+    datasets: Annotated[tuple[DatasetCard, ...], Meta(max_length=MAX_DATASETS)] = ()
+
+
+# Commands: console -> daemon
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    cmd_id: Name
+    """Chosen by the console. A repeated one gets its first answer again and does nothing."""
+    run: Name
+    fence: Count
+
+
+class TakeLease(Command, frozen=True, kw_only=True, tag="lease.take"):
+    """Become the controller. Answer: `ok`, or `refused` (held, stale_fence).
+
+    The same run with the same fence takes its lease again after a reconnect.
+    """
+
+    take_over: bool = False
+    """Replace a controller whose lease is still valid; needs a higher fence."""
+
+
+class RenewLease(Command, frozen=True, kw_only=True, tag="lease.renew"):
+    """Keep the lease: every 5 s; it lasts 15. Answer: `ok`."""
+
+
+class ReleaseLease(Command, frozen=True, kw_only=True, tag="lease.release"):
+    """The run has ended here: forget its graphs, model and update. Answer: `ok`."""
+
+
+class Prepare(Command, frozen=True, kw_only=True, tag="run.prepare"):
+    """Make ready to train one model on one dataset. Answer: `run.prepared`.
+
+    Repeated with the same graphs after a reconnect, it changes nothing.
+    """
+
+    worker_id: Name
+    """This worker's name in the run."""
+    dataset: Name
+    sample_shape: Annotated[tuple[Count, ...], Meta(max_length=MAX_DIMENSIONS)]
+    """What the model takes; the dataset's card must say the same."""
+    sample_dtype: Name
+    num_classes: Annotated[int, Meta(ge=1, le=MAX_CLASSES)] | None
+    batch_size: Positive
+    holdout: Annotated[float, Meta(ge=0, lt=1)]
+    """Share of the worker's examples that is kept from training, for evaluation."""
+    order_seed: Seed
+    optimizer: OptimizerSpec
+    graphs: Blob
+
+
+class StartRound(Command, frozen=True, kw_only=True, tag="round.start"):
+    """Train on some batches from the given model on. Answer: `ok` when training has begun.
+
+    A device that is at this round already, from the same model and cursor, goes on with it.
+    """
+
+    round: Positive
+    attempt: Positive
+    model_id: Digest
+    model: Blob | None
+    """None: the device holds that model."""
+    cursor: Cursor
+    num_batches: Positive
+    torch_seed: Seed
+    """Of torch's generator: what dropout draws."""
+
+
+class Pause(Command, frozen=True, kw_only=True, tag="round.pause"):
+    """Stop after the current batch and keep everything. Answer: `ok`, after the last batch."""
+
+    round: Positive
+
+
+class Resume(Command, frozen=True, kw_only=True, tag="round.resume"):
+    """Go on after a pause. Answer: `ok`, or `refused` (no_state)."""
+
+    round: Positive
+
+
+class Abort(Command, frozen=True, kw_only=True, tag="round.abort"):
+    """Stop after the current batch and forget the round. Answer: `ok`, after the last batch."""
+
+    round: Positive
+
+
+class Evaluate(Command, frozen=True, kw_only=True, tag="evaluate"):
+    """Evaluate a model on the worker's holdout. Answer: `evaluated`."""
+
+    round: Count
+    model_id: Digest
+    model: Blob | None
+
+
+class AcceptUpdate(Command, frozen=True, kw_only=True, tag="update.accept"):
+    """The update is safe on disk: forget it. Answer: `ok`."""
+
+    round: Positive
+    attempt: Positive
+
+
+class RefuseUpdate(Command, frozen=True, kw_only=True, tag="update.refuse"):
+    """The update will never count: forget it. Answer: `ok`."""
+
+    round: Positive
+    attempt: Positive
+    reason: Text
+
+
+# Answers: daemon -> console
+
+
+class Ok(Struct, frozen=True, tag="ok"):
+    cmd_id: Name
+
+
+class Refused(Struct, frozen=True, tag="refused"):
+    cmd_id: Name
+    code: RefusalCode
+    reason: Text
+
+
+class Prepared(Struct, frozen=True, tag="run.prepared"):
+    """Ready for rounds; one batch was tried and timed."""
+
+    cmd_id: Name
+    num_examples: Count
+    """For training, the holdout taken off."""
+    num_holdout: Count
+    batch_seconds: Seconds
+    memory_bytes: Count
+    """Estimated peak of the training process for tensors."""
+
+
+class Evaluated(Struct, frozen=True, tag="evaluated"):
+    cmd_id: Name
+    round: Count
+    num_examples: Count
+    loss: Loss
+    """Mean over the examples."""
+    confusion: (
+        Annotated[
+            tuple[Annotated[tuple[Count, ...], Meta(max_length=MAX_CLASSES)], ...],
+            Meta(max_length=MAX_CLASSES),
+        ]
+        | None
+    ) = None
+    """Row: true class, column: predicted class; None when the targets are no classes."""
+
+
+# Told by the daemon, without an answer
+
+
+class Status(Struct, frozen=True, tag="status"):
+    """Sent on every link when it changes."""
+
+    status: DeviceStatus
+
+
+class Batches(Struct, frozen=True, tag="round.batches"):
+    """Losses of batches just trained, in order, none left out."""
+
+    run: Name
+    round: Positive
+    attempt: Positive
+    first: Count
+    """Index in this round of the first of them."""
+    num_batches: Positive
+    """Of the whole round."""
+    losses: Annotated[tuple[Loss, ...], Meta(min_length=1, max_length=MAX_LOSSES)]
+
+
+class Update(Struct, frozen=True, tag="round.update"):
+    """The end of local training. Sent again after a reconnect until it is accepted or refused."""
+
+    run: Name
+    round: Positive
+    attempt: Positive
+    model_id: Digest
+    """The model that the training began with."""
+    num_examples: Positive
+    """Examples trained on, repeats counted."""
+    num_batches: Positive
+    loss: Loss
+    """Mean over the batches."""
+    seconds: Seconds
+    """Time spent training, pauses taken off."""
+    cursor: Cursor
+    """Where the next round would go on."""
+    parameters: Blob
+    """safetensors: all parameters, and the buffers that training changes."""
+
+
+class RoundFailed(Struct, frozen=True, tag="round.failed"):
+    """Training stopped and there will be no update of this attempt."""
+
+    run: Name
+    round: Positive
+    attempt: Positive
+    reason: Text
+
+
+class Telemetry(Struct, frozen=True, tag="telemetry"):
+    """The device's health, every 2 s. None: not available on this device."""
+
+    celsius: float | None
+    throttled: Annotated[int, Meta(ge=0)] | None
+    """Bits of `vcgencmd get_throttled`."""
+    memory_bytes: Count
+    """In use on the whole device."""
+    memory_total_bytes: Count
+    disk_free_bytes: Count
+    load: float | None
+    """Run queue, mean of one minute."""
+
+
+class Log(Struct, frozen=True, tag="log"):
+    level: Literal["debug", "info", "warning", "error"]
+    text: Text
+
+
+FromConsole = (
+    Hello
+    | TakeLease
+    | RenewLease
+    | ReleaseLease
+    | Prepare
+    | StartRound
+    | Pause
+    | Resume
+    | Abort
+    | Evaluate
+    | AcceptUpdate
+    | RefuseUpdate
+)
+Answer = Ok | Refused | Prepared | Evaluated
+FromDaemon = Hello | Answer | Status | Batches | Update | RoundFailed | Telemetry | Log

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fedconsole.learning.model_files import ModelFile, spec_of, write_model
+from pi_daemon.protocol.errors import TensorError
+
+TENSORS = {
+    "b": torch.arange(6, dtype=torch.float32).reshape(2, 3),
+    "a.long": torch.tensor([1, -2]),
+    "empty": torch.zeros(0, 4),
+    "half": torch.tensor([1.5], dtype=torch.bfloat16),
+    "scalar": torch.tensor(7),
+    "flag": torch.tensor([True, False, True]),
+}
+
+
+def write(path: Path) -> str:
+    specs = {name: spec_of(tensor) for name, tensor in TENSORS.items()}
+    return write_model(path, specs, ((name, TENSORS[name]) for name in sorted(TENSORS)))
+
+
+def test_the_library_reads_what_we_write(tmp_path: Path) -> None:
+    digest = write(tmp_path / "model")
+    loaded = load_file(tmp_path / "model")
+    assert loaded.keys() == TENSORS.keys()
+    assert all(torch.equal(loaded[name], TENSORS[name]) for name in TENSORS)
+    assert hashlib.sha256((tmp_path / "model").read_bytes()).hexdigest() == digest
+
+
+def test_we_read_what_the_library_writes(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "model", metadata={"made": "elsewhere"})
+    tensors = ModelFile.open(tmp_path / "model").tensors()
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+
+
+def test_tensors_that_are_not_aligned_are_read(tmp_path: Path) -> None:
+    header = json.dumps({"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    header += b" " * (-len(header) % 8 + 3)
+    body = torch.tensor([1.0, 2.0]).numpy().tobytes()
+    (tmp_path / "m").write_bytes(len(header).to_bytes(8, "little") + header + body)
+    assert torch.equal(ModelFile.open(tmp_path / "m").tensor("x"), torch.tensor([1.0, 2.0]))
+
+
+def test_the_model_id_does_not_depend_on_who_wrote_the_file(tmp_path: Path) -> None:
+    write(tmp_path / "ours")
+    save_file(TENSORS, tmp_path / "theirs", metadata={"made": "elsewhere"})
+    assert (
+        ModelFile.open(tmp_path / "ours").model_id()
+        == ModelFile.open(tmp_path / "theirs").model_id()
+    )
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    write(path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="not TensorSpec"):
+        write_model(path, {"x": spec_of(torch.zeros(3))}, [("x", torch.zeros(4))])
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_tensor_file_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"\x80\x04]q\x00." * 9)
+    with pytest.raises(TensorError, match="tensor header of"):
+        ModelFile.open(tmp_path / "x")

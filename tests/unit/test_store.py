@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from fedconsole.engine.store import Row, RunStore
+from fedconsole.errors import StorageError
+
+
+def types(store: RunStore) -> list[str]:
+    return [line["type"] for line in store.lines(1, 100)]
+
+
+def test_notes_wait_for_the_next_commit_and_keep_their_order(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "r1")
+    store.note(Row("worker.batches", {"losses": [1.0]}))
+    assert types(store) == []
+    store.commit(Row("worker.update", {"worker": "alice"}))
+    assert types(store) == ["worker.batches", "worker.update"]
+
+
+def test_lines_carry_version_number_time_type_and_run(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "r1")
+    store.commit(Row("log", {"text": "hello", "worker": "앨리스"}))
+    (line,) = store.lines(1, 10)
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "v": 1,
+        "seq": 1,
+        "type": "log",
+        "run": "r1",
+        "text": "hello",
+        "worker": "앨리스",
+    }
+
+
+def test_the_numbers_go_on_after_the_folder_is_opened_again(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "r1")
+    store.commit(Row("log", {}), Row("log", {}))
+    store.close()
+    store = RunStore(tmp_path / "r1")
+    store.commit(Row("warning", {}))
+    assert [line["seq"] for line in store.lines(1, 10)] == [1, 2, 3]
+
+
+def test_only_the_machines_own_events_are_replayed(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "r1")
+    store.commit(Row("log", {}))
+    store.commit(Row("worker.joined", {}), event=b'{"type":"worker_joined"}')
+    assert list(store.events()) == [b'{"type":"worker_joined"}']
+
+
+def test_a_worker_id_cannot_leave_the_folder(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "r1")
+    path = store.new_update_path(3, "../../etc/앨리스")
+    assert path.parent == store.updates
+    assert path != store.new_update_path(3, "../../etc/앨리스")
+
+
+def test_the_journal_is_written_through_to_the_disk(tmp_path: Path) -> None:
+    RunStore(tmp_path / "r1").commit(Row("log", {}))
+    reader = sqlite3.connect(f"file:{tmp_path}/r1/run.db?mode=ro", uri=True)
+    assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert reader.execute("SELECT type FROM journal").fetchall() == [("log",)]
+    reader.close()
+
+
+def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot open the run's folder"):
+        RunStore(tmp_path / "file" / "r1")
+
+
+def test_the_last_two_checkpoints_stay(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "r1")
+    for n in range(5):
+        store.checkpoint_path(n).write_bytes(b"x")
+    store.drop_checkpoints_before(4)
+    assert sorted(p.name for p in store.checkpoints.iterdir()) == [
+        "round-000003.safetensors",
+        "round-000004.safetensors",
+    ]

@@ -1,0 +1,140 @@
+"""What the coordinator makes public: the JSON lines of the command line, by type and field.
+
+Only what can be known without a clock: the engine adds `seconds`, `seconds_left`, `bytes_sent` and
+`bytes_received` to the lines that have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from fedconsole.coordinator.plan import Plan
+from fedconsole.coordinator.state import Metric, Outcome
+
+
+class RunCreated(Struct, frozen=True, tag="run.created"):
+    task: str
+    plan: Plan
+
+
+class RunStarted(Struct, frozen=True, tag="run.started"):
+    round: int
+    waiting_for: tuple[str, ...] = ()
+
+
+class RunPausing(Struct, frozen=True, tag="run.pausing"):
+    round: int
+    waiting_for: tuple[str, ...] = ()
+
+
+class RunPaused(Struct, frozen=True, tag="run.paused"):
+    round: int
+    waiting_for: tuple[str, ...] = ()
+
+
+class RunResumed(Struct, frozen=True, tag="run.resumed"):
+    round: int
+    waiting_for: tuple[str, ...] = ()
+
+
+class RunAborting(Struct, frozen=True, tag="run.aborting"):
+    round: int
+    waiting_for: tuple[str, ...] = ()
+
+
+class RunQuorum(Struct, frozen=True, tag="run.quorum"):
+    """Too few of them; the engine adds what is left of the timer."""
+
+    have: int
+    need: int
+
+
+class RunFinished(Struct, frozen=True, kw_only=True, tag="run.finished"):
+    outcome: Outcome
+    rounds: int
+    model_id: str
+    model_path: str | None
+    reason: str
+    exit_code: int
+
+
+class RoundStarted(Struct, frozen=True, tag="round.started"):
+    round: int
+    attempt: int
+    cohort: tuple[str, ...]
+
+
+class RoundFinished(Struct, frozen=True, tag="round.finished"):
+    round: int
+    updates: tuple[str, ...]
+    loss: Metric
+    """Mean of the workers' losses, weighted as in the aggregate."""
+    model_id: str
+
+
+class WorkerJoined(Struct, frozen=True, tag="worker.joined"):
+    worker: str
+    address: str
+
+
+class WorkerRejoined(Struct, frozen=True, tag="worker.rejoined"):
+    worker: str
+    address: str
+
+
+class WorkerLost(Struct, frozen=True, tag="worker.lost"):
+    worker: str
+    address: str
+    reason: str
+
+
+class WorkerUpdate(Struct, frozen=True, tag="worker.update"):
+    worker: str
+    round: int
+    num_examples: int
+    loss: Metric
+    seconds: float
+
+
+class WorkerRejected(Struct, frozen=True, tag="worker.rejected"):
+    worker: str
+    round: int
+    reason: str
+
+
+class Eval(Struct, frozen=True, tag="eval"):
+    """The engine writes each metric as a field of its own."""
+
+    round: int
+    num_examples: int
+    metrics: Mapping[str, Metric]
+    worker: str | None = None
+    """None: the desktop's test set."""
+
+
+class Warning(Struct, frozen=True, tag="warning"):  # noqa: A001
+    text: str
+    worker: str | None = None
+
+
+Fact = (
+    RunCreated
+    | RunStarted
+    | RunPausing
+    | RunPaused
+    | RunResumed
+    | RunAborting
+    | RunQuorum
+    | RunFinished
+    | RoundStarted
+    | RoundFinished
+    | WorkerJoined
+    | WorkerRejoined
+    | WorkerLost
+    | WorkerUpdate
+    | WorkerRejected
+    | Eval
+    | Warning
+)

@@ -1,0 +1,291 @@
+"""A round while it is open: its cohort, their answers, and what ends the wait for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from fedconsole.coordinator import closing, commands, events, facts, schedule
+from fedconsole.coordinator.phases import RunPhase
+from fedconsole.coordinator.plan import OnQuorumLoss, Plan
+from fedconsole.coordinator.sampling import sample_cohort
+from fedconsole.coordinator.state import (
+    Ending,
+    Metric,
+    Outcome,
+    Part,
+    PartStatus,
+    Round,
+    RunState,
+    TimerKind,
+    Update,
+)
+from fedconsole.coordinator.turn import Turn
+from fedconsole.errors import ExitCode
+
+MAX_FAILURES = 2
+"""A worker whose training has failed so often is out of the round."""
+
+
+# Opening
+
+
+def next_round(turn: Turn) -> None:
+    """Open the next round if there is one to come, enough workers, and no pause."""
+    state = turn.state
+    members, epoch = schedule.end_epoch(state.plan, state.members, state.epoch)
+    turn.state = replace(state, members=members, epoch=epoch)
+    turns = schedule.turns(state.plan, members, epoch)
+    if reason := _reason_to_complete(turn.state):
+        _complete(turn, reason)
+    elif state.phase is RunPhase.PAUSING:
+        turn.go(RunPhase.PAUSED)
+        turn.announce(facts.RunPaused(turn.round_number))
+    elif turns and turn.state.have >= turn.state.need:
+        _open_round(turn, turns)
+    else:
+        _lack_quorum(turn)
+
+
+def _reason_to_complete(state: RunState) -> str | None:
+    plan = state.plan
+    if state.round is not None and (reached := _reached(plan, state.round.metrics or {})):
+        return reached
+    if state.is_stopping:
+        return f"stopped by the operator after round {state.num_rounds}"
+    if plan.rounds is not None and state.num_rounds >= plan.rounds:
+        return f"all rounds complete: {plan.rounds}"
+    if plan.epochs is not None and state.epoch >= plan.epochs:
+        return f"all epochs complete: {plan.epochs}"
+    return None
+
+
+def _reached(plan: Plan, metrics: Mapping[str, Metric]) -> str | None:
+    if plan.stop_at is None:
+        return None
+    name, goal = plan.stop_at
+    value = metrics.get(name)
+    if value is None or not (value <= goal if name.endswith("loss") else value >= goal):
+        return None
+    return f"{name} reached {goal}: it is {value}"
+
+
+def _complete(turn: Turn, reason: str) -> None:
+    round_ = turn.state.round
+    if round_ is not None and round_.metrics is None:
+        # Only now is it known to be the last, and the last one is always evaluated.
+        turn.go(RunPhase.CLOSING)
+        closing.evaluate(turn, round_)
+    else:
+        turn.save_model(Ending(Outcome.COMPLETED, reason, ExitCode.COMPLETED))
+
+
+def _open_round(turn: Turn, turns: Mapping[str, int]) -> None:
+    state = turn.state
+    number = state.num_rounds + 1
+    cohort = sample_cohort(state.plan.seed, number, turns, state.plan.cohort_size)
+    parts = {worker: schedule.make_part(state.members[worker], turns[worker]) for worker in cohort}
+    turn.put_round(Round(number=number, model_id=state.model_id, parts=parts))
+    turn.announce(facts.RoundStarted(number, 1, cohort))
+    carry_on(turn)
+
+
+def carry_on(turn: Turn) -> None:
+    """Let the open round's workers train, with the whole time until the deadline."""
+    turn.go(RunPhase.TRAINING)
+    turn.start_timer(TimerKind.ROUND, turn.state.plan.round_timeout_s)
+    turn.steer_all()
+    settle(turn)
+
+
+# Answers of the cohort
+
+
+def deliver(turn: Turn, event: events.UpdateDelivered) -> None:
+    round_ = turn.state.round
+    part = round_.parts.get(event.worker) if round_ else None
+    accept = commands.AcceptUpdate(event.worker, event.round, event.attempt)
+    if round_ is None or event.round != round_.number:
+        refuse(turn, event, f"round {event.round} is not open")
+    elif part is None:
+        refuse(turn, event, f"{event.worker} is not in the cohort of round {event.round}")
+    elif event.model_id != round_.model_id:
+        refuse(turn, event, f"trained from model {event.model_id}, not from {round_.model_id}")
+    elif part.status is PartStatus.DELIVERED:
+        turn.tell(accept)
+        turn.ignore()
+    elif reason := _mismatch(turn.state, part, event):
+        refuse(turn, event, reason)
+    else:
+        update = Update(
+            num_examples=event.num_examples,
+            loss=event.loss,
+            seconds=event.seconds,
+            file=event.file,
+            sha256=event.sha256,
+        )
+        turn.put_part(
+            round_, event.worker, replace(part, status=PartStatus.DELIVERED, update=update)
+        )
+        turn.wait_no_more_for(event.worker)
+        turn.tell(accept)
+        turn.announce(
+            facts.WorkerUpdate(
+                event.worker, event.round, event.num_examples, event.loss, event.seconds
+            )
+        )
+        settle(turn)
+
+
+def _mismatch(state: RunState, part: Part, event: events.UpdateDelivered) -> str | None:
+    """Why an update of a worker of the last round's cohort does not count; None: it does."""
+    if state.open_round is None or state.phase is RunPhase.ABORTING:
+        return f"too late: round {event.round} is closed"
+    if part.status is PartStatus.OUT:
+        return f"{event.worker} is out of round {event.round}"
+    # An older attempt had the same inputs, so its update is the same.
+    if not 1 <= event.attempt <= part.attempt:
+        return f"attempt {event.attempt} was not sent; the last one is {part.attempt}"
+    if event.num_batches != part.num_batches:
+        return f"{event.num_batches} batches instead of {part.num_batches}"
+    if event.cursor != part.next_cursor:
+        found, expected = event.cursor, part.next_cursor
+        return (
+            f"ends at epoch {found.epoch}, batch {found.batch}, "
+            f"not at epoch {expected.epoch}, batch {expected.batch}"
+        )
+    most = part.num_batches * state.plan.batch_size
+    if not 1 <= event.num_examples <= most:
+        return f"num_examples is {event.num_examples}, expected 1 to {most}"
+    return None
+
+
+def refuse(turn: Turn, event: events.UpdateDelivered | events.UpdateRejected, reason: str) -> None:
+    turn.tell(commands.RefuseUpdate(event.worker, event.round, event.attempt, reason))
+    turn.announce(facts.WorkerRejected(event.worker, event.round, reason))
+    turn.ignore()
+
+
+def reject(turn: Turn, event: events.UpdateRejected) -> None:
+    """The worker is out of the round: the same inputs would give the same update."""
+    refuse(turn, event, event.reason)
+    round_ = turn.state.open_round
+    part = round_.parts.get(event.worker) if round_ else None
+    if round_ is None or part is None or event.round != round_.number or part.has_answered:
+        return
+    turn.put_part(round_, event.worker, replace(part, status=PartStatus.OUT))
+    turn.wait_no_more_for(event.worker)
+    settle(turn)
+
+
+def fail_training(turn: Turn, event: events.TrainingFailed) -> None:
+    round_ = turn.state.open_round
+    part = round_.parts.get(event.worker) if round_ else None
+    if (
+        round_ is None
+        or part is None
+        or (event.round, event.attempt) != (round_.number, part.attempt)
+        or not part.is_working
+    ):
+        turn.ignore()
+        return
+    is_out = part.num_failures + 1 >= MAX_FAILURES
+    part = replace(
+        part,
+        status=PartStatus.OUT if is_out else PartStatus.IDLE,
+        num_failures=part.num_failures + 1,
+    )
+    after = f"out of round {round_.number}" if is_out else "trying again"
+    turn.warn(f"training failed: {event.reason}; {after}", event.worker)
+    turn.put_part(round_, event.worker, part)
+    turn.wait_no_more_for(event.worker)
+    turn.steer(event.worker)
+    settle(turn)
+
+
+# The end of a wait
+
+
+def settle(turn: Turn) -> None:
+    """Go on if the last event has ended a wait."""
+    state = turn.state
+    round_ = state.open_round
+    match state.phase:
+        case RunPhase.GATHERING:
+            num_answers = state.num_connected + len(state.absent)
+            if num_answers >= state.plan.num_workers and state.have >= state.need:
+                begin(turn)
+        case RunPhase.TRAINING:
+            if round_ is not None and round_.have_all_answered:
+                close_or_wait(turn)
+        case RunPhase.WAITING:
+            if round_ is None:
+                next_round(turn)
+            else:
+                close_or_wait(turn)
+        case RunPhase.CLOSING:
+            closing.settle_evaluation(turn)
+        case RunPhase.PAUSING:
+            if state.is_closing:
+                closing.settle_evaluation(turn)
+            elif not state.waiting_for:
+                turn.go(RunPhase.PAUSED)
+                turn.announce(facts.RunPaused(turn.round_number))
+        case RunPhase.ABORTING:
+            if not state.waiting_for:
+                end_aborted(turn)
+        case _:
+            pass
+
+
+def begin(turn: Turn) -> None:
+    turn.stop_timer()
+    if not any(member.batches_per_epoch for member in turn.state.members.values()):
+        turn.fail("no worker has a batch of examples to train on", ExitCode.REFUSED)
+        return
+    turn.announce(facts.RunStarted(1))
+    next_round(turn)
+
+
+def close_or_wait(turn: Turn) -> None:
+    """Nobody is waited for any longer: aggregate what there is, if it is enough."""
+    round_ = turn.state.open_round
+    if round_ is None or turn.state.have < turn.state.need:
+        _lack_quorum(turn)
+        return
+    turn.stop_timer()
+    for worker, part in round_.parts.items():
+        if part.is_working:
+            turn.tell(commands.AbortWorker(worker, round_.number))
+    parts = {
+        worker: part if part.has_answered else replace(part, status=PartStatus.OUT)
+        for worker, part in round_.parts.items()
+    }
+    closing.aggregate(turn, replace(round_, parts=parts))
+
+
+def _lack_quorum(turn: Turn) -> None:
+    plan, have, need = turn.state.plan, turn.state.have, turn.state.need
+    if plan.on_quorum_loss is OnQuorumLoss.FAIL:
+        fail_quorum(turn)
+        return
+    turn.go(RunPhase.WAITING)
+    if turn.state.timer is None or turn.state.timer.kind is not TimerKind.QUORUM:
+        turn.start_timer(TimerKind.QUORUM, plan.quorum_timeout_s)
+    turn.announce(facts.RunQuorum(have, need))
+
+
+def fail_quorum(turn: Turn) -> None:
+    what = "updates" if turn.state.open_round else "connected workers"
+    reason = f"quorum lost: {turn.state.have} {what}, {turn.state.need} needed"
+    turn.fail(reason, ExitCode.QUORUM_LOST)
+
+
+def end_aborted(turn: Turn) -> None:
+    ending = turn.state.ending
+    assert ending is not None, "an abort has no reason"
+    if turn.state.num_rounds:
+        turn.save_model(ending)
+    else:
+        turn.end(ending, model_path=None)

@@ -1,0 +1,432 @@
+"""Random walks through the run machine, by workers and operators that are often wrong.
+
+The walk keeps its own books of what was told to whom, and holds the machine's laws against them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from msgspec.structs import replace
+
+from fedconsole.coordinator import commands, events, facts
+from fedconsole.coordinator.machine import advance, replay, request_of, start
+from fedconsole.coordinator.phases import IllegalRequest, RunPhase, allowed_requests
+from fedconsole.coordinator.plan import EpochEnd, OnQuorumLoss, Plan, Weighting
+from fedconsole.coordinator.state import RunState
+from pi_daemon.protocol.messages import Cursor
+from tests.support.play import joins
+
+NUM_EXAMPLES = {"alice": 100, "bob": 50, "charlie": 41, "dave": 0}
+NUM_HOLDOUT = {"alice": 10, "bob": 0, "charlie": 5, "dave": 0}
+BATCHES_PER_EPOCH = {"alice": 10, "bob": 5, "charlie": 4, "dave": 0}
+WORKERS = st.sampled_from(sorted(NUM_EXAMPLES))
+REQUESTS: dict[str, events.Event] = {
+    "pause": events.PauseRequested(),
+    "resume": events.ResumeRequested(),
+    "abort": events.AbortRequested(),
+    "stop": events.StopAfterRoundRequested(),
+}
+
+
+def one_in(number: int) -> st.SearchStrategy[bool]:
+    """True that rarely. Hypothesis prefers the ends of a range, so none of them counts."""
+    return st.integers(0, number).map(lambda drawn: drawn == number // 2)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    num_workers = len(NUM_EXAMPLES)
+    cohort_size = draw(st.none() | st.integers(1, num_workers))
+    rounds = draw(st.none() | st.integers(1, 4))
+    local_epochs = draw(st.none() | st.integers(1, 2))
+    return Plan(
+        virtual=num_workers,
+        rounds=rounds,
+        epochs=draw(st.integers(1, 3)) if rounds is None else None,
+        local_epochs=local_epochs,
+        federate_after_n_batches=draw(st.integers(1, 7)) if local_epochs is None else None,
+        batch_size=10,
+        weighting=draw(st.sampled_from(Weighting)),
+        epoch_end=draw(st.sampled_from(EpochEnd)),
+        cohort_size=cohort_size,
+        min_updates=draw(st.none() | st.integers(1, cohort_size or num_workers)),
+        on_quorum_loss=draw(st.sampled_from(OnQuorumLoss)),
+        eval_every=draw(st.sampled_from(("round", "epoch", 1, 2, 3))),
+        holdout=draw(st.sampled_from((0.0, 0.1))),
+        stop_at=draw(st.none() | st.just(("accuracy", 0.9))),
+    )
+
+
+class Walk(RuleBasedStateMachine):
+    state: RunState
+
+    @initialize(plan=plans(), are_all_present=st.sampled_from((True, True, False)))
+    def begin(self, plan: Plan, are_all_present: bool) -> None:
+        self.plan = plan
+        self.connected: set[str] = set()
+        self.cohorts: dict[int, tuple[str, ...]] = {}
+        self.sent: dict[tuple[str, int], list[commands.SendRound]] = {}
+        self.counted: dict[int, dict[str, events.UpdateDelivered]] = {}
+        self.aggregated: set[int] = set()
+        self.finished_rounds: list[int] = []
+        self.updates: list[events.UpdateDelivered] = []
+        self.timer: int | None = None
+        self.work: list[events.Event] = []
+        created = events.RunCreated(plan, "model-0")
+        self.journal: list[events.Event] = [created]
+        self.state, first = start(created)
+        self.book(created, first)
+        if are_all_present:
+            self.all_join(None)
+
+    # One event, and everything that must be true after it
+
+    def tell(self, event: events.Event) -> None:
+        before = self.state
+        if isinstance(event, events.RequestEvent) and (
+            request_of(event) not in allowed_requests(before.phase)
+        ):
+            with pytest.raises(IllegalRequest):
+                advance(before, event)
+            return
+        self.state, told = advance(before, event)
+        self.journal.append(event)
+        if before.phase.is_finished:
+            assert (self.state, told) == (before, ())
+            return
+        self.book(event, told)
+        self.check_answer(event, told)
+        self.check_members(before)
+        self.check_timer()
+
+    def book(self, event: events.Event, told: tuple[commands.Command, ...]) -> None:
+        for command in told:
+            match command:
+                case commands.Announce(fact):
+                    self.book_fact(event, fact)
+                case commands.StartTimer(number=number):
+                    assert self.timer is None
+                    self.timer = number
+                case commands.StopTimer(number=number):
+                    assert self.timer == number
+                    self.timer = None
+                case commands.SendRound():
+                    self.book_sent(command)
+                case commands.Aggregate():
+                    self.book_aggregate(command)
+                case commands.Evaluate(round=number):
+                    self.work.append(self.evaluated(number, 0.5))
+                case commands.EvaluateOnWorkers(workers=workers):
+                    assert set(workers) <= self.connected
+                case commands.SaveRound(round=number):
+                    self.work.append(events.RoundSaved(number, "file", "sha"))
+                case commands.SaveModel(model_id):
+                    assert model_id == f"model-{len(self.finished_rounds)}"
+                    self.work.append(events.ModelSaved("model.safetensors"))
+                case commands.Finish():
+                    assert command is told[-1]
+                    assert self.state.phase.is_finished
+                case _:
+                    assert command.worker in self.connected
+
+    def book_fact(self, event: events.Event, fact: facts.Fact) -> None:
+        match fact:
+            case facts.RoundStarted(number, _, cohort):
+                assert number == len(self.finished_rounds) + 1
+                assert self.cohorts.setdefault(number, cohort) == cohort
+            case facts.WorkerUpdate(worker, number):
+                assert isinstance(event, events.UpdateDelivered)
+                self.check_counted(event)
+                counted = self.counted.setdefault(number, {})
+                assert worker not in counted
+                counted[worker] = event
+            case facts.RoundFinished(number, updates, _, model_id):
+                self.finished_rounds.append(number)
+                assert number == len(self.finished_rounds)
+                assert updates == tuple(sorted(self.counted[number]))
+                assert model_id == f"model-{number}"
+            case _:
+                pass
+
+    def book_sent(self, command: commands.SendRound) -> None:
+        assert command.worker in self.connected
+        assert command.worker in self.cohorts[command.round]
+        assert command.round == len(self.finished_rounds) + 1
+        attempts = self.sent.setdefault((command.worker, command.round), [])
+        for earlier in attempts:
+            assert replace(command, attempt=earlier.attempt) == earlier
+        assert command.attempt == len(attempts) + 1
+        attempts.append(command)
+
+    def book_aggregate(self, command: commands.Aggregate) -> None:
+        number = command.round
+        assert number not in self.aggregated
+        self.aggregated.add(number)
+        counted = self.counted[number]
+        by_examples = self.plan.weighting is Weighting.EXAMPLES
+        assert command.updates == tuple(
+            commands.CountedUpdate(
+                worker, update.num_examples if by_examples else 1, update.file, update.sha256
+            )
+            for worker, update in sorted(counted.items())
+        )
+        assert len(counted) >= min(self.plan.min_updates or 4, len(self.cohorts[number]))
+        self.work.append(events.ModelAggregated(number, f"model-{number}"))
+
+    def check_counted(self, event: events.UpdateDelivered) -> None:
+        """Only the current cohort's updates for the current round count, as they were asked for."""
+        assert event.round == len(self.finished_rounds) + 1
+        assert event.round not in self.aggregated
+        attempts = self.sent[event.worker, event.round]
+        sent = attempts[-1]
+        assert 1 <= event.attempt <= sent.attempt
+        assert (event.model_id, event.num_batches) == (sent.model_id, sent.num_batches)
+        per_epoch = BATCHES_PER_EPOCH[event.worker]
+        done = (event.cursor.epoch - sent.cursor.epoch) * per_epoch
+        assert done + event.cursor.batch - sent.cursor.batch == sent.num_batches
+        assert event.cursor.batch < per_epoch
+
+    def check_answer(self, event: events.Event, told: tuple[commands.Command, ...]) -> None:
+        if isinstance(event, events.UpdateDelivered):
+            answers = [
+                command
+                for command in told
+                if isinstance(command, commands.AcceptUpdate | commands.RefuseUpdate)
+            ]
+            assert len(answers) == (event.worker in self.connected)
+
+    def check_members(self, before: RunState) -> None:
+        assert {w for w, member in self.state.members.items() if member.is_connected} == (
+            self.connected
+        )
+        for worker, member in before.members.items():
+            now = self.state.members[worker].cursor
+            assert (now.epoch, now.batch) >= (member.cursor.epoch, member.cursor.batch)
+        assert self.state.num_rounds == len(self.finished_rounds)
+
+    def check_timer(self) -> None:
+        assert self.timer == (self.state.timer.number if self.state.timer else None)
+        waits = {RunPhase.GATHERING, RunPhase.TRAINING, RunPhase.WAITING, RunPhase.ABORTING}
+        if self.state.phase in waits:
+            assert self.timer is not None
+        if self.state.phase is RunPhase.PAUSED or self.state.phase.is_finished:
+            assert self.timer is None
+
+    # Workers
+
+    @rule(worker=WORKERS, working_on=st.none() | st.integers(1, 4))
+    def join(self, worker: str, working_on: int | None) -> None:
+        self.connect(worker, working_on)
+
+    @rule(working_on=st.none() | st.integers(1, 4))
+    def all_join(self, working_on: int | None) -> None:
+        for worker in sorted(set(NUM_EXAMPLES) - self.connected):
+            self.connect(worker, working_on)
+
+    def connect(self, worker: str, working_on: int | None) -> None:
+        if not self.state.phase.is_finished:
+            self.connected.add(worker)
+        self.tell(joins(worker, NUM_EXAMPLES[worker], NUM_HOLDOUT[worker], working_on))
+
+    @rule(worker=WORKERS)
+    def another_device_joins_under_the_name(self, worker: str) -> None:
+        if worker in self.state.members:
+            self.tell(replace(joins(worker, NUM_EXAMPLES[worker]), device_id="other"))
+
+    @rule(worker=WORKERS)
+    def lose(self, worker: str) -> None:
+        if not self.state.phase.is_finished:
+            self.connected.discard(worker)
+        self.tell(events.WorkerLost(worker, "link closed"))
+
+    @rule(worker=WORKERS)
+    def deliver(self, worker: str) -> None:
+        """What the worker was asked for last, in whichever round that was."""
+        attempts = [sent for (name, _), sent in self.sent.items() if name == worker]
+        if attempts:
+            self.deliver_for(attempts[-1][-1])
+
+    @rule()
+    def all_come_back_and_deliver(self) -> None:
+        self.all_join(None)
+        self.all_deliver()
+
+    def all_deliver(self) -> None:
+        round_ = self.state.open_round
+        for worker in round_.parts if round_ else ():
+            if attempts := self.sent.get((worker, self.state.num_rounds + 1)):
+                self.deliver_for(attempts[-1])
+
+    def deliver_for(self, sent: commands.SendRound) -> None:
+        per_epoch = BATCHES_PER_EPOCH[sent.worker]
+        epochs, batch = divmod(sent.cursor.batch + sent.num_batches, per_epoch)
+        update = events.UpdateDelivered(
+            worker=sent.worker,
+            round=sent.round,
+            attempt=sent.attempt,
+            model_id=sent.model_id,
+            num_examples=sent.num_batches * 10 - 1,
+            num_batches=sent.num_batches,
+            cursor=Cursor(sent.cursor.epoch + epochs, batch),
+            loss=0.5,
+            seconds=1.0,
+            file=f"{sent.worker}-{sent.round}-{sent.attempt}",
+            sha256="sha",
+        )
+        self.updates.append(update)
+        self.tell(update)
+
+    @precondition(lambda self: self.updates)
+    @rule(data=st.data())
+    def repeat_an_update(self, data: st.DataObject) -> None:
+        self.tell(data.draw(st.sampled_from(self.updates)))
+
+    @precondition(lambda self: self.updates)
+    @rule(data=st.data())
+    def deliver_something_else(self, data: st.DataObject) -> None:
+        update = data.draw(st.sampled_from(self.updates))
+        wrong = data.draw(
+            st.sampled_from(
+                (
+                    replace(update, worker="mallory"),
+                    replace(update, worker="alice"),
+                    replace(update, round=update.round + 1),
+                    replace(update, attempt=update.attempt + 1),
+                    replace(update, attempt=0),
+                    replace(update, model_id="other"),
+                    replace(update, num_batches=update.num_batches + 1),
+                    replace(update, cursor=Cursor(update.cursor.epoch, update.cursor.batch + 1)),
+                )
+            )
+        )
+        self.tell(wrong)
+
+    @rule(worker=WORKERS, age=st.integers(0, 1), attempt=st.integers(1, 3))
+    def fail(self, worker: str, age: int, attempt: int) -> None:
+        self.tell(events.TrainingFailed(worker, self.state.num_rounds + 1 - age, attempt, "died"))
+
+    @rule(worker=WORKERS, age=st.integers(0, 1))
+    def reject(self, worker: str, age: int) -> None:
+        self.tell(events.UpdateRejected(worker, self.state.num_rounds + 1 - age, 1, "NaN"))
+
+    @rule(worker=WORKERS)
+    def acknowledge_pause(self, worker: str) -> None:
+        self.tell(events.WorkerPaused(worker))
+
+    @rule(worker=WORKERS)
+    def acknowledge_abort(self, worker: str) -> None:
+        self.tell(events.WorkerAborted(worker))
+
+    @rule()
+    def all_acknowledge(self) -> None:
+        for worker in sorted(self.state.waiting_for):
+            self.tell(events.WorkerPaused(worker))
+            self.tell(events.WorkerAborted(worker))
+
+    @rule(num_rounds=st.integers(1, 3))
+    def all_goes_well(self, num_rounds: int) -> None:
+        for _ in range(num_rounds):
+            self.all_deliver()
+            while self.work:
+                self.finish_work()
+                for worker in sorted(self.state.round.evaluating if self.state.round else ()):
+                    self.evaluate_on_worker(worker, True)
+
+    # The engine
+
+    @precondition(lambda self: self.work)
+    @rule()
+    def finish_work(self) -> None:
+        self.tell(self.work.pop(0))
+
+    @rule(worker=WORKERS, is_able=st.booleans())
+    def evaluate_on_worker(self, worker: str, is_able: bool) -> None:
+        number = self.state.round.number if self.state.round else 1
+        if is_able:
+            self.tell(replace(self.evaluated(number, 0.5), worker=worker))
+        else:
+            self.tell(events.EvaluationFailed(round=number, reason="busy", worker=worker))
+
+    @rule(number=st.integers(0, 5))
+    def report_work_that_was_not_asked_for(self, number: int) -> None:
+        if not self.work:
+            self.tell(events.ModelAggregated(number, "model-x"))
+            self.tell(events.RoundSaved(number, "file", "sha"))
+            self.tell(self.evaluated(number, 0.95))
+
+    def evaluated(self, number: int, accuracy: float) -> events.Evaluated:
+        return events.Evaluated(round=number, num_examples=10, metrics={"accuracy": accuracy})
+
+    @rule(is_deadline=st.booleans(), is_unlucky=one_in(10))
+    def a_timer_expires(self, is_deadline: bool, is_unlucky: bool) -> None:
+        if is_unlucky or (is_deadline and self.state.phase is RunPhase.TRAINING):
+            self.time_is_up()
+
+    def time_is_up(self) -> None:
+        if self.timer is not None:
+            number, self.timer = self.timer, None
+            self.tell(events.TimerExpired(number))
+
+    @rule(number=st.integers(0, 20))
+    def a_stopped_timer_expires(self, number: int) -> None:
+        if number != self.timer:
+            self.tell(events.TimerExpired(number))
+
+    @rule(is_unlucky=one_in(10))
+    def the_engine_restarts(self, is_unlucky: bool) -> None:
+        if is_unlucky and not self.state.phase.is_finished:
+            self.connected.clear()
+            self.work.clear()
+            self.timer = None
+            self.aggregated -= {self.state.num_rounds + 1}
+            self.tell(events.EngineRestarted())
+
+    @rule(is_unlucky=one_in(50))
+    def the_disk_is_full(self, is_unlucky: bool) -> None:
+        if is_unlucky:
+            self.tell(events.StorageFailed("disk full"))
+
+    @rule(request=st.sampled_from(("pause", "resume")))
+    def the_operator_asks(self, request: str) -> None:
+        self.tell(REQUESTS[request])
+
+    @rule(is_unlucky=one_in(10))
+    def the_operator_stops_after_the_round(self, is_unlucky: bool) -> None:
+        if is_unlucky:
+            self.tell(REQUESTS["stop"])
+
+    @rule(is_unlucky=one_in(30))
+    def the_operator_aborts(self, is_unlucky: bool) -> None:
+        if is_unlucky:
+            self.tell(REQUESTS["abort"])
+
+    def teardown(self) -> None:
+        """When everyone goes quiet, timers alone end the run; and its journal leads to its end."""
+        if not hasattr(self, "plan"):
+            return
+        if self.state.phase in {RunPhase.PAUSING, RunPhase.PAUSED}:
+            self.tell(REQUESTS["resume"])
+        for _ in range(20):
+            if self.state.phase.is_finished:
+                break
+            if self.work:
+                self.finish_work()
+            else:
+                assert self.timer is not None
+                self.time_is_up()
+        assert self.state.phase.is_finished
+        lines = [msgspec.json.encode(event) for event in self.journal]
+        assert replay(msgspec.json.decode(line, type=events.Event) for line in lines) == self.state
+
+
+Walk.TestCase.settings = settings(
+    max_examples=300,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestWalk = Walk.TestCase

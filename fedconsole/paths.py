@@ -1,0 +1,54 @@
+"""Where fedconsole keeps things. Every place follows the XDG variables, read at each call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from platformdirs import user_cache_path, user_config_path, user_data_path, user_state_path
+
+from fedconsole.errors import StorageError
+from pi_daemon import paths as device_paths
+
+SYSTEM_CONFIG = Path("/etc/fedconsole/config.toml")
+PROJECT_CONFIG = Path("fedconsole.toml")
+"""In the current folder."""
+
+
+def state_dir() -> Path:
+    return user_state_path("fedconsole")
+
+
+def runs_dir() -> Path:
+    """One folder for each run, named by its id. May not exist yet."""
+    return state_dir() / "runs"
+
+
+def runtime_dir() -> Path:
+    """Private folder for sockets and the registry of local daemons; made if missing.
+
+    Raises:
+        StorageError: it cannot be made, or others can get at it.
+    """
+    try:
+        return device_paths.runtime_dir()
+    except (OSError, device_paths.UnsafePathError) as error:
+        raise StorageError(f"no private folder for sockets: {error}") from error
+
+
+def user_config() -> Path:
+    return user_config_path("fedconsole") / "config.toml"
+
+
+def config_files() -> tuple[Path, ...]:
+    """Configuration files, the strongest first; none of them has to exist."""
+    return PROJECT_CONFIG, user_config(), SYSTEM_CONFIG
+
+
+def last_seen_file() -> Path:
+    """The addresses at which devices were found before."""
+    return user_cache_path("fedconsole") / "devices.json"
+
+
+def data_dir(given: str | None) -> Path:
+    """The folder of datasets on this desktop: that of `--data-dir`, else the user's own."""
+    return Path(given).expanduser() if given else user_data_path("fedconsole") / "datasets"

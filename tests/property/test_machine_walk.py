@@ -1,7 +1,4 @@
-"""Random walks through the run machine, by workers and operators that are often wrong.
-
-The walk keeps its own books of what was told to whom, and holds the machine's laws against them.
-"""
+"""Random walks through the run machine, by workers and operators that are often wrong."""
 
 from __future__ import annotations
 
@@ -12,12 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from msgspec.structs import replace
 
-from fedconsole.coordinator import commands, events, facts
+from fedconsole.coordinator import commands, events
 from fedconsole.coordinator.machine import advance, replay, request_of, start
 from fedconsole.coordinator.phases import IllegalRequest, RunPhase, allowed_requests
 from fedconsole.coordinator.plan import EpochEnd, OnQuorumLoss, Plan, Weighting
 from fedconsole.coordinator.state import RunState
 from pi_daemon.protocol.messages import Cursor
+from tests.support.books import Books, evaluated
 from tests.support.play import joins
 
 NUM_EXAMPLES = {"alice": 100, "bob": 50, "charlie": 41, "dave": 0}
@@ -61,29 +59,37 @@ def plans(draw: st.DrawFn) -> Plan:
     )
 
 
+def update_for(sent: commands.SendRound) -> events.UpdateDelivered:
+    """What a well-behaved worker returns; its last batch is one example short."""
+    epochs, batch = divmod(sent.cursor.batch + sent.num_batches, BATCHES_PER_EPOCH[sent.worker])
+    return events.UpdateDelivered(
+        worker=sent.worker,
+        round=sent.round,
+        attempt=sent.attempt,
+        model_id=sent.model_id,
+        num_examples=sent.num_batches * 10 - 1,
+        num_batches=sent.num_batches,
+        cursor=Cursor(sent.cursor.epoch + epochs, batch),
+        loss=0.5,
+        seconds=1.0,
+        file=f"{sent.worker}-{sent.round}-{sent.attempt}",
+        sha256="sha",
+    )
+
+
 class Walk(RuleBasedStateMachine):
     state: RunState
 
     @initialize(plan=plans(), are_all_present=st.sampled_from((True, True, False)))
     def begin(self, plan: Plan, are_all_present: bool) -> None:
-        self.plan = plan
-        self.connected: set[str] = set()
-        self.cohorts: dict[int, tuple[str, ...]] = {}
-        self.sent: dict[tuple[str, int], list[commands.SendRound]] = {}
-        self.counted: dict[int, dict[str, events.UpdateDelivered]] = {}
-        self.aggregated: set[int] = set()
-        self.finished_rounds: list[int] = []
+        self.books = Books(plan, BATCHES_PER_EPOCH)
         self.updates: list[events.UpdateDelivered] = []
-        self.timer: int | None = None
-        self.work: list[events.Event] = []
         created = events.RunCreated(plan, "model-0")
         self.journal: list[events.Event] = [created]
         self.state, first = start(created)
-        self.book(created, first)
+        self.books.take(None, created, self.state, first)
         if are_all_present:
             self.all_join(None)
-
-    # One event, and everything that must be true after it
 
     def tell(self, event: events.Event) -> None:
         before = self.state
@@ -98,123 +104,7 @@ class Walk(RuleBasedStateMachine):
         if before.phase.is_finished:
             assert (self.state, told) == (before, ())
             return
-        self.book(event, told)
-        self.check_answer(event, told)
-        self.check_members(before)
-        self.check_timer()
-
-    def book(self, event: events.Event, told: tuple[commands.Command, ...]) -> None:
-        for command in told:
-            match command:
-                case commands.Announce(fact):
-                    self.book_fact(event, fact)
-                case commands.StartTimer(number=number):
-                    assert self.timer is None
-                    self.timer = number
-                case commands.StopTimer(number=number):
-                    assert self.timer == number
-                    self.timer = None
-                case commands.SendRound():
-                    self.book_sent(command)
-                case commands.Aggregate():
-                    self.book_aggregate(command)
-                case commands.Evaluate(round=number):
-                    self.work.append(self.evaluated(number, 0.5))
-                case commands.EvaluateOnWorkers(workers=workers):
-                    assert set(workers) <= self.connected
-                case commands.SaveRound(round=number):
-                    self.work.append(events.RoundSaved(number, "file", "sha"))
-                case commands.SaveModel(model_id):
-                    assert model_id == f"model-{len(self.finished_rounds)}"
-                    self.work.append(events.ModelSaved("model.safetensors"))
-                case commands.Finish():
-                    assert command is told[-1]
-                    assert self.state.phase.is_finished
-                case _:
-                    assert command.worker in self.connected
-
-    def book_fact(self, event: events.Event, fact: facts.Fact) -> None:
-        match fact:
-            case facts.RoundStarted(number, _, cohort):
-                assert number == len(self.finished_rounds) + 1
-                assert self.cohorts.setdefault(number, cohort) == cohort
-            case facts.WorkerUpdate(worker, number):
-                assert isinstance(event, events.UpdateDelivered)
-                self.check_counted(event)
-                counted = self.counted.setdefault(number, {})
-                assert worker not in counted
-                counted[worker] = event
-            case facts.RoundFinished(number, updates, _, model_id):
-                self.finished_rounds.append(number)
-                assert number == len(self.finished_rounds)
-                assert updates == tuple(sorted(self.counted[number]))
-                assert model_id == f"model-{number}"
-            case _:
-                pass
-
-    def book_sent(self, command: commands.SendRound) -> None:
-        assert command.worker in self.connected
-        assert command.worker in self.cohorts[command.round]
-        assert command.round == len(self.finished_rounds) + 1
-        attempts = self.sent.setdefault((command.worker, command.round), [])
-        for earlier in attempts:
-            assert replace(command, attempt=earlier.attempt) == earlier
-        assert command.attempt == len(attempts) + 1
-        attempts.append(command)
-
-    def book_aggregate(self, command: commands.Aggregate) -> None:
-        number = command.round
-        assert number not in self.aggregated
-        self.aggregated.add(number)
-        counted = self.counted[number]
-        by_examples = self.plan.weighting is Weighting.EXAMPLES
-        assert command.updates == tuple(
-            commands.CountedUpdate(
-                worker, update.num_examples if by_examples else 1, update.file, update.sha256
-            )
-            for worker, update in sorted(counted.items())
-        )
-        assert len(counted) >= min(self.plan.min_updates or 4, len(self.cohorts[number]))
-        self.work.append(events.ModelAggregated(number, f"model-{number}"))
-
-    def check_counted(self, event: events.UpdateDelivered) -> None:
-        """Only the current cohort's updates for the current round count, as they were asked for."""
-        assert event.round == len(self.finished_rounds) + 1
-        assert event.round not in self.aggregated
-        attempts = self.sent[event.worker, event.round]
-        sent = attempts[-1]
-        assert 1 <= event.attempt <= sent.attempt
-        assert (event.model_id, event.num_batches) == (sent.model_id, sent.num_batches)
-        per_epoch = BATCHES_PER_EPOCH[event.worker]
-        done = (event.cursor.epoch - sent.cursor.epoch) * per_epoch
-        assert done + event.cursor.batch - sent.cursor.batch == sent.num_batches
-        assert event.cursor.batch < per_epoch
-
-    def check_answer(self, event: events.Event, told: tuple[commands.Command, ...]) -> None:
-        if isinstance(event, events.UpdateDelivered):
-            answers = [
-                command
-                for command in told
-                if isinstance(command, commands.AcceptUpdate | commands.RefuseUpdate)
-            ]
-            assert len(answers) == (event.worker in self.connected)
-
-    def check_members(self, before: RunState) -> None:
-        assert {w for w, member in self.state.members.items() if member.is_connected} == (
-            self.connected
-        )
-        for worker, member in before.members.items():
-            now = self.state.members[worker].cursor
-            assert (now.epoch, now.batch) >= (member.cursor.epoch, member.cursor.batch)
-        assert self.state.num_rounds == len(self.finished_rounds)
-
-    def check_timer(self) -> None:
-        assert self.timer == (self.state.timer.number if self.state.timer else None)
-        waits = {RunPhase.GATHERING, RunPhase.TRAINING, RunPhase.WAITING, RunPhase.ABORTING}
-        if self.state.phase in waits:
-            assert self.timer is not None
-        if self.state.phase is RunPhase.PAUSED or self.state.phase.is_finished:
-            assert self.timer is None
+        self.books.take(before, event, self.state, told)
 
     # Workers
 
@@ -224,12 +114,12 @@ class Walk(RuleBasedStateMachine):
 
     @rule(working_on=st.none() | st.integers(1, 4))
     def all_join(self, working_on: int | None) -> None:
-        for worker in sorted(set(NUM_EXAMPLES) - self.connected):
+        for worker in sorted(set(NUM_EXAMPLES) - self.books.connected):
             self.connect(worker, working_on)
 
     def connect(self, worker: str, working_on: int | None) -> None:
         if not self.state.phase.is_finished:
-            self.connected.add(worker)
+            self.books.connected.add(worker)
         self.tell(joins(worker, NUM_EXAMPLES[worker], NUM_HOLDOUT[worker], working_on))
 
     @rule(worker=WORKERS)
@@ -240,13 +130,13 @@ class Walk(RuleBasedStateMachine):
     @rule(worker=WORKERS)
     def lose(self, worker: str) -> None:
         if not self.state.phase.is_finished:
-            self.connected.discard(worker)
+            self.books.connected.discard(worker)
         self.tell(events.WorkerLost(worker, "link closed"))
 
     @rule(worker=WORKERS)
     def deliver(self, worker: str) -> None:
         """What the worker was asked for last, in whichever round that was."""
-        attempts = [sent for (name, _), sent in self.sent.items() if name == worker]
+        attempts = [sent for (name, _), sent in self.books.sent.items() if name == worker]
         if attempts:
             self.deliver_for(attempts[-1][-1])
 
@@ -255,28 +145,15 @@ class Walk(RuleBasedStateMachine):
         self.all_join(None)
         self.all_deliver()
 
-    def all_deliver(self) -> None:
+    def all_deliver(self, but: str | None = None) -> None:
         round_ = self.state.open_round
         for worker in round_.parts if round_ else ():
-            if attempts := self.sent.get((worker, self.state.num_rounds + 1)):
+            attempts = self.books.sent.get((worker, self.state.num_rounds + 1))
+            if attempts and worker != but:
                 self.deliver_for(attempts[-1])
 
     def deliver_for(self, sent: commands.SendRound) -> None:
-        per_epoch = BATCHES_PER_EPOCH[sent.worker]
-        epochs, batch = divmod(sent.cursor.batch + sent.num_batches, per_epoch)
-        update = events.UpdateDelivered(
-            worker=sent.worker,
-            round=sent.round,
-            attempt=sent.attempt,
-            model_id=sent.model_id,
-            num_examples=sent.num_batches * 10 - 1,
-            num_batches=sent.num_batches,
-            cursor=Cursor(sent.cursor.epoch + epochs, batch),
-            loss=0.5,
-            seconds=1.0,
-            file=f"{sent.worker}-{sent.round}-{sent.attempt}",
-            sha256="sha",
-        )
+        update = update_for(sent)
         self.updates.append(update)
         self.tell(update)
 
@@ -285,10 +162,11 @@ class Walk(RuleBasedStateMachine):
     def repeat_an_update(self, data: st.DataObject) -> None:
         self.tell(data.draw(st.sampled_from(self.updates)))
 
-    @precondition(lambda self: self.updates)
+    @precondition(lambda self: self.books.sent)
     @rule(data=st.data())
     def deliver_something_else(self, data: st.DataObject) -> None:
-        update = data.draw(st.sampled_from(self.updates))
+        attempts = data.draw(st.sampled_from(list(self.books.sent.values())[-3:]))
+        update = update_for(attempts[-1])
         wrong = data.draw(
             st.sampled_from(
                 (
@@ -331,35 +209,42 @@ class Walk(RuleBasedStateMachine):
     def all_goes_well(self, num_rounds: int) -> None:
         for _ in range(num_rounds):
             self.all_deliver()
-            while self.work:
-                self.finish_work()
-                for worker in sorted(self.state.round.evaluating if self.state.round else ()):
-                    self.evaluate_on_worker(worker, True)
+            self.the_engine_works()
+
+    @rule(worker=WORKERS)
+    def one_misses_the_deadline(self, worker: str) -> None:
+        self.all_deliver(but=worker)
+        if self.state.phase is RunPhase.TRAINING:
+            self.time_is_up()
+        self.the_engine_works()
 
     # The engine
 
-    @precondition(lambda self: self.work)
+    @precondition(lambda self: self.books.work)
     @rule()
     def finish_work(self) -> None:
-        self.tell(self.work.pop(0))
+        self.tell(self.books.work.pop(0))
+
+    def the_engine_works(self) -> None:
+        while self.books.work:
+            self.finish_work()
+            for worker in sorted(self.state.round.evaluating if self.state.round else ()):
+                self.evaluate_on_worker(worker, is_able=True)
 
     @rule(worker=WORKERS, is_able=st.booleans())
     def evaluate_on_worker(self, worker: str, is_able: bool) -> None:
         number = self.state.round.number if self.state.round else 1
         if is_able:
-            self.tell(replace(self.evaluated(number, 0.5), worker=worker))
+            self.tell(evaluated(number, 0.5, worker))
         else:
             self.tell(events.EvaluationFailed(round=number, reason="busy", worker=worker))
 
     @rule(number=st.integers(0, 5))
     def report_work_that_was_not_asked_for(self, number: int) -> None:
-        if not self.work:
+        if not self.books.work:
             self.tell(events.ModelAggregated(number, "model-x"))
             self.tell(events.RoundSaved(number, "file", "sha"))
-            self.tell(self.evaluated(number, 0.95))
-
-    def evaluated(self, number: int, accuracy: float) -> events.Evaluated:
-        return events.Evaluated(round=number, num_examples=10, metrics={"accuracy": accuracy})
+            self.tell(evaluated(number, 0.95))
 
     @rule(is_deadline=st.booleans(), is_unlucky=one_in(10))
     def a_timer_expires(self, is_deadline: bool, is_unlucky: bool) -> None:
@@ -367,22 +252,19 @@ class Walk(RuleBasedStateMachine):
             self.time_is_up()
 
     def time_is_up(self) -> None:
-        if self.timer is not None:
-            number, self.timer = self.timer, None
+        if self.books.timer is not None:
+            number, self.books.timer = self.books.timer, None
             self.tell(events.TimerExpired(number))
 
     @rule(number=st.integers(0, 20))
     def a_stopped_timer_expires(self, number: int) -> None:
-        if number != self.timer:
+        if number != self.books.timer:
             self.tell(events.TimerExpired(number))
 
     @rule(is_unlucky=one_in(10))
     def the_engine_restarts(self, is_unlucky: bool) -> None:
         if is_unlucky and not self.state.phase.is_finished:
-            self.connected.clear()
-            self.work.clear()
-            self.timer = None
-            self.aggregated -= {self.state.num_rounds + 1}
+            self.books.restart()
             self.tell(events.EngineRestarted())
 
     @rule(is_unlucky=one_in(50))
@@ -406,17 +288,17 @@ class Walk(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """When everyone goes quiet, timers alone end the run; and its journal leads to its end."""
-        if not hasattr(self, "plan"):
+        if not hasattr(self, "books"):
             return
         if self.state.phase in {RunPhase.PAUSING, RunPhase.PAUSED}:
             self.tell(REQUESTS["resume"])
         for _ in range(20):
             if self.state.phase.is_finished:
                 break
-            if self.work:
+            if self.books.work:
                 self.finish_work()
             else:
-                assert self.timer is not None
+                assert self.books.timer is not None
                 self.time_is_up()
         assert self.state.phase.is_finished
         lines = [msgspec.json.encode(event) for event in self.journal]

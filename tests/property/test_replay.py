@@ -102,7 +102,7 @@ def a_long_run() -> Play:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(script=st.lists(WORKER_EVENTS | REQUESTS, max_size=30))
 def test_a_journal_replayed_from_json_gives_the_same_state_and_commands(
     script: list[events.Event],

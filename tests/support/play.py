@@ -9,8 +9,11 @@ from fedconsole.coordinator import commands, events, facts
 from fedconsole.coordinator.commands import Command
 from fedconsole.coordinator.events import Event
 from fedconsole.coordinator.machine import advance, start
+from fedconsole.coordinator.phases import RunPhase
 from fedconsole.coordinator.plan import Plan
 from fedconsole.coordinator.state import RunState
+from fedconsole.errors import ExitCode
+from pi_daemon.protocol.messages import Cursor
 
 INITIAL_MODEL = "model-0"
 
@@ -58,6 +61,25 @@ def play(plan: Plan, script: Iterable[Line]) -> Play:
 
 def facts_in(some: Iterable[Command]) -> list[facts.Fact]:
     return [command.fact for command in some if isinstance(command, commands.Announce)]
+
+
+def ending(run: Play) -> tuple[RunPhase, ExitCode]:
+    """How a finished run ended: its phase, and the exit code of its last command."""
+    finish = run.commands[-1]
+    assert isinstance(finish, commands.Finish)
+    return run.state.phase, finish.exit_code
+
+
+def sent(worker: str, attempt: int = 1) -> commands.SendRound:
+    """The first round of a run, when a round is three batches."""
+    return commands.SendRound(
+        worker=worker,
+        round=1,
+        attempt=attempt,
+        model_id=INITIAL_MODEL,
+        cursor=Cursor(0, 0),
+        num_batches=3,
+    )
 
 
 def joins(

@@ -1,4 +1,4 @@
-"""The run machine from the start to the end of a run, as scripts."""
+"""A run from its start to its end, as scripts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedconsole.coordinator import commands, events, facts
 from fedconsole.coordinator.machine import advance
 from fedconsole.coordinator.phases import IllegalRequest, RunPhase, allowed_requests, phase_diagram
 from fedconsole.coordinator.plan import OnQuorumLoss, Plan, Weighting
-from fedconsole.coordinator.state import Ending, Outcome, PartStatus, TimerKind
+from fedconsole.coordinator.state import Outcome
 from fedconsole.errors import ExitCode
 from pi_daemon.protocol.messages import Cursor
 from tests.support.play import (
@@ -20,10 +20,9 @@ from tests.support.play import (
     PAUSE,
     RESUME,
     STOP,
-    Play,
     delivers,
+    ending,
     facts_in,
-    fails,
     is_aggregated,
     is_evaluated,
     is_lost,
@@ -32,6 +31,7 @@ from tests.support.play import (
     joins,
     model_is_saved,
     play,
+    sent,
     time_is_up,
     update_of,
 )
@@ -39,24 +39,6 @@ from tests.support.play import (
 PLAN = Plan(virtual=2, rounds=2, federate_after_n_batches=3, batch_size=10)
 BOTH = (joins("alice"), joins("bob"))
 BOTH_DELIVER = (delivers("alice"), delivers("bob"))
-
-
-def sent(worker: str, attempt: int = 1) -> commands.SendRound:
-    """Round 1 as every worker gets it under PLAN."""
-    return commands.SendRound(
-        worker=worker,
-        round=1,
-        attempt=attempt,
-        model_id="model-0",
-        cursor=Cursor(0, 0),
-        num_batches=3,
-    )
-
-
-def ending(run: Play) -> tuple[RunPhase, ExitCode]:
-    finish = run.commands[-1]
-    assert isinstance(finish, commands.Finish)
-    return run.state.phase, finish.exit_code
 
 
 # Gathering
@@ -263,155 +245,6 @@ def test_when_all_updates_are_rejected_the_round_fails_and_the_model_stays() -> 
     run = play(plan, [*BOTH, is_rejected("bob"), is_rejected("alice")])
     assert ending(run) == (RunPhase.FAILED, ExitCode.QUORUM_LOST)
     assert (run.state.model_id, run.state.num_rounds) == ("model-0", 0)
-
-
-# Lost workers
-
-
-def test_a_delivered_update_survives_the_loss_of_its_sender() -> None:
-    run = play(PLAN, [*BOTH, delivers("alice"), is_lost("alice"), delivers("bob")])
-    aggregate = run.last[-1]
-    assert isinstance(aggregate, commands.Aggregate)
-    assert [update.worker for update in aggregate.updates] == ["alice", "bob"]
-
-
-def test_a_lost_worker_is_waited_for_until_the_deadline() -> None:
-    run = play(replace(PLAN, min_updates=1), [*BOTH, is_lost("bob"), delivers("alice")])
-    assert run.state.phase is RunPhase.TRAINING
-    run = run.play([time_is_up])
-    assert run.state.phase is RunPhase.CLOSING
-
-
-def test_a_worker_that_comes_back_gets_the_same_round_again() -> None:
-    run = play(PLAN, [*BOTH, is_lost("bob"), joins("bob")])
-    assert run.told == (sent("bob", attempt=2),)
-
-
-def test_an_update_of_an_older_attempt_counts() -> None:
-    run = play(PLAN, BOTH)
-    kept = update_of(run.state, "bob")
-    run = run.play([is_lost("bob"), joins("bob"), kept])
-    assert run.told == (commands.AcceptUpdate("bob", 1, 1),)
-
-
-def test_a_worker_that_comes_back_after_delivering_is_sent_nothing() -> None:
-    run = play(PLAN, [*BOTH, delivers("bob"), is_lost("bob"), joins("bob")])
-    assert run.told == ()
-
-
-def test_nothing_is_sent_to_a_worker_that_is_not_connected() -> None:
-    run = play(PLAN, [*BOTH, is_lost("bob"), delivers("bob")])
-    assert run.told == ()
-
-
-def test_another_device_under_the_same_name_does_not_take_the_place() -> None:
-    run = play(PLAN, [*BOTH, is_lost("bob")])
-    other = replace(joins("bob"), device_id="other")
-    before = run.state
-    run = run.play([other])
-    assert run.state == replace(before, num_ignored=1)
-    text = "cannot rejoin: it was device device of bob and is now other"
-    assert facts_in(run.last) == [facts.Warning(f"{text}; its part in this run is over", "bob")]
-
-
-def test_a_worker_whose_shard_has_changed_does_not_come_back() -> None:
-    run = play(PLAN, [*BOTH, is_lost("bob"), joins("bob", num_examples=90)])
-    assert not run.state.members["bob"].is_connected
-
-
-def test_a_late_worker_takes_part_from_the_next_round_on() -> None:
-    plan = replace(PLAN, min_updates=1)
-    run = play(plan, [joins("alice"), time_is_up, joins("bob")])
-    assert run.told == ()
-    run = run.play([delivers("alice"), *CLOSES])
-    assert facts_in(run.last)[-1] == facts.RoundStarted(2, 1, ("alice", "bob"))
-
-
-def test_a_failed_training_is_tried_once_more() -> None:
-    run = play(PLAN, [*BOTH, fails("bob")])
-    assert run.told == (sent("bob", attempt=2),)
-    run = run.play([fails("bob")])
-    assert run.told == ()
-    assert run.state.round is not None
-    assert run.state.round.parts["bob"].status is PartStatus.OUT
-
-
-def test_a_failure_of_an_older_attempt_changes_nothing() -> None:
-    run = play(PLAN, BOTH)
-    old = events.TrainingFailed("bob", 1, 1, "trainer died")
-    run = run.play([is_lost("bob"), joins("bob")])
-    before = run.state
-    run = run.play([old])
-    assert (run.state, run.last) == (replace(before, num_ignored=1), ())
-
-
-# Quorum
-
-
-def test_a_round_closes_at_its_deadline_with_enough_updates_and_stops_the_straggler() -> None:
-    run = play(replace(PLAN, min_updates=1), [*BOTH, delivers("alice"), time_is_up])
-    assert run.told == (
-        commands.AbortWorker("bob", 1),
-        commands.Aggregate(
-            1, (commands.CountedUpdate("alice", 30, "alice.safetensors", "sha256 of alice"),)
-        ),
-    )
-
-
-def test_a_round_with_too_few_updates_waits_and_goes_on_with_the_missing_one() -> None:
-    run = play(PLAN, [*BOTH, is_lost("bob"), delivers("alice"), time_is_up])
-    assert run.state.phase is RunPhase.WAITING
-    assert run.last == (
-        commands.StartTimer(TimerKind.QUORUM, 600.0, 3),
-        commands.Announce(facts.RunQuorum(1, 2)),
-    )
-    run = run.play([joins("bob")])
-    assert run.told == (sent("bob", attempt=2),)
-    run = run.play([delivers("bob")])
-    assert run.state.phase is RunPhase.CLOSING
-
-
-def test_a_worker_that_was_out_gets_a_new_chance_when_the_quorum_depends_on_it() -> None:
-    run = play(PLAN, [*BOTH, delivers("alice"), fails("bob"), fails("bob")])
-    assert run.state.phase is RunPhase.WAITING
-    run = run.play([is_lost("bob"), joins("bob")])
-    assert run.told == (sent("bob", attempt=3),)
-
-
-def test_a_quorum_that_does_not_come_back_fails_the_run() -> None:
-    run = play(PLAN, [*BOTH, delivers("alice"), time_is_up, time_is_up])
-    assert ending(run) == (RunPhase.FAILED, ExitCode.QUORUM_LOST)
-    assert run.told[0] == commands.AbortWorker("bob", 1)
-    assert run.state.ending == Ending(
-        Outcome.FAILED, "quorum lost: 1 updates, 2 needed", ExitCode.QUORUM_LOST
-    )
-
-
-def test_no_round_is_opened_with_fewer_connected_workers_than_the_quorum() -> None:
-    run = play(PLAN, [*BOTH, *BOTH_DELIVER, is_lost("bob"), *CLOSES])
-    assert run.state.phase is RunPhase.WAITING
-    assert facts_in(run.last)[-1] == facts.RunQuorum(1, 2)
-    run = run.play([joins("bob")])
-    assert facts_in(run.last)[-1] == facts.RoundStarted(2, 1, ("alice", "bob"))
-
-
-def test_waiting_for_workers_ends_in_time_although_some_come_and_go() -> None:
-    run = play(PLAN, [*BOTH, *BOTH_DELIVER, is_lost("bob"), *CLOSES])
-    timer = run.state.timer
-    run = run.play([is_lost("alice"), joins("alice")])
-    assert run.state.timer == timer
-    run = run.play([time_is_up])
-    assert ending(run) == (RunPhase.FAILED, ExitCode.QUORUM_LOST)
-
-
-def test_a_stopped_timer_changes_nothing() -> None:
-    run = play(PLAN, BOTH)
-    assert run.state.timer is not None
-    old = events.TimerExpired(run.state.timer.number)
-    run = run.play([*BOTH_DELIVER, *CLOSES])
-    before = run.state
-    run = run.play([old])
-    assert (run.state, run.last) == (replace(before, num_ignored=1), ())
 
 
 # The engine's own work

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from fedconsole.coordinator import commands, events, facts
@@ -9,7 +10,6 @@ from fedconsole.coordinator.phases import RunPhase
 from fedconsole.coordinator.plan import Plan
 from fedconsole.coordinator.state import Outcome, TimerKind
 from fedconsole.errors import ExitCode
-from pi_daemon.protocol.messages import Cursor
 from tests.support.play import (
     ABORT,
     CLOSES,
@@ -17,8 +17,8 @@ from tests.support.play import (
     RESTART,
     RESUME,
     STOP,
-    Play,
     delivers,
+    ending,
     facts_in,
     fails,
     is_aggregated,
@@ -28,6 +28,7 @@ from tests.support.play import (
     joins,
     model_is_saved,
     play,
+    sent,
     time_is_up,
 )
 
@@ -37,23 +38,6 @@ BOTH_DELIVER = (delivers("alice"), delivers("bob"))
 ONE_ROUND = (*BOTH_DELIVER, *CLOSES)
 BOTH_PAUSED = (events.WorkerPaused("alice"), events.WorkerPaused("bob"))
 BOTH_ABORTED = (events.WorkerAborted("alice"), events.WorkerAborted("bob"))
-
-
-def sent(worker: str, attempt: int) -> commands.SendRound:
-    return commands.SendRound(
-        worker=worker,
-        round=1,
-        attempt=attempt,
-        model_id="model-0",
-        cursor=Cursor(0, 0),
-        num_batches=3,
-    )
-
-
-def ending(run: Play) -> tuple[RunPhase, ExitCode]:
-    finish = run.commands[-1]
-    assert isinstance(finish, commands.Finish)
-    return run.state.phase, finish.exit_code
 
 
 # Pause
@@ -190,8 +174,9 @@ def test_a_second_abort_waits_for_nobody() -> None:
     assert ending(run) == (RunPhase.ABORTED, ExitCode.ABORTED)
 
 
-def test_an_abort_in_the_middle_of_closing_keeps_the_round_before() -> None:
-    run = play(PLAN, [*BOTH, *ONE_ROUND, *BOTH_DELIVER, is_aggregated, ABORT])
+@pytest.mark.parametrize("num_steps", [0, 1, 2])
+def test_an_abort_in_the_middle_of_closing_keeps_the_round_before(num_steps: int) -> None:
+    run = play(PLAN, [*BOTH, *ONE_ROUND, *BOTH_DELIVER, *CLOSES[:num_steps], ABORT])
     assert run.told == (commands.SaveModel("model-1"),)
 
 

@@ -1,0 +1,48 @@
+"""`fedconsole demo`: daemons on this machine, and a run on them over real websockets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from fedconsole.cli import options as o
+from fedconsole.coordinator.plan import Plan
+
+
+def demo_plan(addresses: Sequence[str]) -> Plan:
+    """Reaches a test accuracy of 0.95 on digits within seconds."""
+    return Plan(
+        task="digits",
+        workers=tuple(addresses),
+        rounds=10,
+        federate_after_n_batches=20,
+        batch_size=32,
+        lr=0.05,
+    )
+
+
+def demo(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Daemons to start.")] = 3,
+    headless: o.Headless = False,
+    json: o.Json = False,
+    plain: o.Plain = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+) -> int:
+    """Try it out: start some daemons here and train on them; nothing is downloaded."""
+    import asyncio
+
+    from fedconsole.cli.follow import start_and_follow
+    from fedconsole.fleet.local import local_daemons
+    from fedconsole.headless import choose_screen
+
+    verbosity = -1 if quiet else verbose
+    screen = choose_screen(json=json, plain=bool(plain), verbosity=verbosity)
+
+    async def play() -> int:
+        async with local_daemons(workers) as addresses:
+            return await start_and_follow(demo_plan(addresses), screen)
+
+    return asyncio.run(play())

@@ -1,0 +1,203 @@
+"""`fedconsole discover` and `devices ...`: which devices are there, and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from fedconsole.cli.output import Output, OutputOption, print_rows, say
+from fedconsole.errors import RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from fedconsole.fleet.device import Device
+    from fedconsole.fleet.viewer import Greeting
+    from pi_daemon.protocol.messages import DatasetCard
+
+T = TypeVar("T")
+
+app = typer.Typer(help="Devices that are known.", invoke_without_command=True)
+
+_SEARCH_S = 1.5
+_NUM_PINGS = 4
+_DISCOVER_COLUMNS = ("name", "address", "device_id", "source")
+_LIST_COLUMNS = ("name", "address", "state", "run", "datasets", "torch", "machine", "ping_ms")
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Read this TOML file first.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name, id or address of a device.")]
+
+
+def discover(
+    seconds: Annotated[float, typer.Option(min=0, help="How long to listen.")] = 3.0,
+    output: OutputOption = Output.TABLE,
+    config: ConfigFile = None,
+) -> None:
+    """Look for devices: on this machine, by mDNS, in the configuration, where they were before."""
+    devices = _await(_find(seconds, config))
+    if not devices:
+        say("no devices; start pi-daemon on them, or name them in [[devices]]: fedconsole doctor")
+    rows = [{c: getattr(device, c) for c in _DISCOVER_COLUMNS} for device in devices]
+    print_rows(rows, _DISCOVER_COLUMNS, output)
+
+
+@app.callback()
+def devices(
+    ctx: typer.Context, output: OutputOption = Output.TABLE, config: ConfigFile = None
+) -> None:
+    """Known devices; without a command, their list."""
+    if ctx.invoked_subcommand is None:
+        list_devices(output, config)
+
+
+@app.command("list")
+def list_devices(output: OutputOption = Output.TABLE, config: ConfigFile = None) -> None:
+    """Ask every known device what it is doing."""
+    from fedconsole.fleet.viewer import greet_all
+
+    async def look() -> list[Greeting]:
+        return await greet_all(await _find(_SEARCH_S, config))
+
+    print_rows([_row(greeting) for greeting in _await(look())], _LIST_COLUMNS, output)
+
+
+@app.command("show")
+def show(name: Name, output: OutputOption = Output.TABLE, config: ConfigFile = None) -> None:
+    """All that a device tells: identity, state, capabilities, datasets."""
+    greeting = _await(_greet(name, config))
+    hello = greeting.hello
+    if hello is None:
+        raise _silent(greeting)
+    row = _row(greeting)
+    if output is not Output.TABLE:
+        print_rows([row], _LIST_COLUMNS, output)
+        return
+    for key, value in row.items():
+        if value is not None and key not in ("datasets", "cards"):
+            print(f"{key.replace('_', ' '):12}  {value}")
+    if row["cards"]:
+        print()
+        columns = ("name", "num_examples", "num_classes", "sample_shape", "sample_dtype", "sha256")
+        print_rows(row["cards"], columns, output)
+
+
+@app.command("ping")
+def ping(name: Name, config: ConfigFile = None) -> None:
+    """Measure the time to a device and back."""
+
+    async def go() -> None:
+        from fedconsole.fleet.viewer import greet
+
+        device = await _device(name, config)
+        for _ in range(_NUM_PINGS):
+            greeting = await greet(device)
+            if greeting.ping_s is None:
+                raise _silent(greeting)
+            print(f"{device.name} at {device.address}: {1000 * greeting.ping_s:.1f} ms")
+
+    _await(go())
+
+
+def _await(work: Coroutine[Any, Any, T]) -> T:
+    # asyncio takes 25 ms to import, a tenth of what `--help` may take.
+    import asyncio
+
+    return asyncio.run(work)
+
+
+async def find_all(configured: Sequence[Device], seconds: float) -> list[Device]:
+    """Every known device; a network without multicast costs a word on stderr and no more."""
+    from fedconsole.fleet.finding import find
+
+    try:
+        return await find(configured, seconds)
+    except OSError as error:
+        say(f"no multicast here ({error}); only devices of other sources are shown")
+        return await find(configured, 0)
+
+
+async def _find(seconds: float, config: Path | None) -> list[Device]:
+    from fedconsole.config import load
+
+    return await find_all(load({}, config).devices, seconds)
+
+
+async def _device(name: str, config: Path | None) -> Device:
+    from fedconsole.fleet.device import Device, Source, parse_address
+
+    found = await _find(_SEARCH_S, config)
+    matches = [
+        device
+        for device in found
+        if name in (device.name, device.address) or (device.device_id or "").startswith(name)
+    ]
+    match matches:
+        case [device]:
+            return device
+        case []:
+            if any(mark in name for mark in ".:") or name == "localhost":
+                return Device(name, parse_address(name), Source.CONFIG)
+            known = ", ".join(device.name for device in found) or "none"
+            raise RefusedError(f"no device {name!r}; known: {known}; an address works, too")
+        case several:
+            addresses = ", ".join(device.address for device in several)
+            raise UsageError(f"{name!r} fits several devices: {addresses}; give one address")
+
+
+async def _greet(name: str, config: Path | None) -> Greeting:
+    from fedconsole.fleet.viewer import greet_all
+
+    (greeting,) = await greet_all([await _device(name, config)])
+    return greeting
+
+
+def _silent(greeting: Greeting) -> RefusedError:
+    device = greeting.device
+    return RefusedError(
+        f"{device.name} at {device.address} does not answer: {greeting.reason}; "
+        "is it on, and does pi-daemon run there?"
+    )
+
+
+def _row(greeting: Greeting) -> dict[str, Any]:
+    """What a device said, cleaned, as one flat row; None: it said nothing of that."""
+    device, hello = greeting.device, greeting.hello
+    status = hello.status if hello else None
+    able = hello.capabilities if hello else None
+    cards = [_card(card) for card in hello.datasets] if hello else []
+    return {
+        "name": _said(hello.name) if hello else device.name,
+        "address": device.address,
+        "id": _said(hello.id) if hello else device.device_id,
+        "state": (status.state.value if status else "online") if hello else "offline",
+        "reason": greeting.reason or None,
+        "run": _said(status.run) if status else None,
+        "holder": _said(status.holder) if status else None,
+        "datasets": [f"{card['name']} ({card['num_examples']})" for card in cards],
+        "torch": _said(able.torch) if able else None,
+        "machine": _said(able.machine) if able else None,
+        "num_cpus": able.num_cpus if able else None,
+        "memory_bytes": able.memory_bytes if able else None,
+        "build": _said(hello.build) if hello else None,
+        "ping_ms": None if greeting.ping_s is None else round(1000 * greeting.ping_s, 1),
+        "cards": cards,
+    }
+
+
+def _card(card: DatasetCard) -> dict[str, Any]:
+    return {
+        "name": _said(card.name),
+        "num_examples": card.num_examples,
+        "num_classes": card.num_classes,
+        "sample_shape": list(card.sample_shape),
+        "sample_dtype": _said(card.sample_dtype),
+        "label_counts": None if card.label_counts is None else list(card.label_counts),
+        "sha256": card.sha256,
+    }
+
+
+def _said(text: str | None) -> str | None:
+    from pi_daemon.protocol.text import clean
+
+    return clean(text, 64) or None if text is not None else None

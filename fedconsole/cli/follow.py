@@ -1,0 +1,173 @@
+"""Starts an engine and stays with its run: shows it, and turns signals into requests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from fedconsole import paths
+from fedconsole.cli.output import say
+from fedconsole.coordinator.plan import Plan
+from fedconsole.engine.control import ControlLink
+from fedconsole.engine.launch import new_run_id, start_engine
+from fedconsole.errors import EngineCrashedError, ExitCode, FedconsoleError
+from fedconsole.headless import Screen
+
+_ABORT_S = 10.0
+"""A service manager that sent SIGTERM kills after some 10 to 90 s; the run must be tidy by then."""
+_KILL_S = 2.0
+_EXIT_S = 5.0
+_CAUSES = {
+    signal.SIGINT: ExitCode.INTERRUPT,
+    signal.SIGTERM: ExitCode.TERMINATE,
+    signal.SIGHUP: ExitCode.HANGUP,
+}
+_LOG_LINES = 5
+
+
+async def start_and_follow(
+    plan: Plan, screen: Screen, *, dry_run: bool = False, timeout_s: float | None = None
+) -> int:
+    """Carry a run to its end.
+
+    Ctrl-C aborts it and a second one kills its engine; SIGTERM, SIGHUP and the timeout abort it and
+    kill its engine when that takes more than 10 s.
+
+    Returns:
+        The exit code of the run, or of what ended it.
+
+    Raises:
+        EngineCrashedError: the engine is gone without a last line.
+    """
+    run = new_run_id()
+    with _causes() as causes:
+        # In a thread: a signal in this moment must find an engine to stop.
+        engine = await asyncio.to_thread(start_engine, run, plan, dry_run=dry_run)
+        stopper = _Stopper(run, engine, causes)
+        loop = asyncio.get_running_loop()
+        if timeout_s is not None:
+            loop.call_later(timeout_s, causes.put_nowait, ExitCode.TIMEOUT)
+        watching = loop.create_task(stopper.watch())
+        try:
+            exit_code = await show(run, screen)
+            with suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(engine.wait, _EXIT_S)
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+    if stopper.exit_code is not None:
+        return stopper.exit_code
+    if exit_code is None:
+        raise crash(run)
+    return exit_code
+
+
+async def show(run: str, screen: Screen) -> int | None:
+    """Show a run's lines until its engine closes; gives the exit code of its last line, if any."""
+    exit_code = None
+    is_seen = True
+    try:
+        async with ControlLink.connect(run) as link:
+            async for line in link.events():
+                if is_seen:
+                    is_seen = _show(screen, line)
+                if line["type"] == "run.finished":
+                    exit_code = line["exit_code"]
+    finally:
+        if is_seen:
+            with suppress(OSError):
+                screen.close()
+    return exit_code
+
+
+def crash(run: str) -> EngineCrashedError:
+    """What to raise when an engine is gone without a last line."""
+    log = paths.runs_dir() / run / "engine.log"
+    with suppress(OSError):
+        tail = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        say("\n".join(tail))
+    return EngineCrashedError(
+        f"the engine of run {run} ended without a last word; its log is {log}; "
+        f"finished rounds are kept: fedconsole runs show {run}"
+    )
+
+
+def _show(screen: Screen, line: dict[str, object]) -> bool:
+    try:
+        screen.show(line)
+    except OSError:
+        # Nobody reads any more; the run goes on. Python would complain at exit of what is buffered.
+        with open(os.devnull, "w") as devnull:  # noqa: PTH123
+            os.dup2(devnull.fileno(), sys.stdout.fileno())
+        return False
+    return True
+
+
+class _Stopper:
+    """Ends a run when there is a cause."""
+
+    def __init__(
+        self, run: str, engine: subprocess.Popen[bytes], causes: asyncio.Queue[ExitCode]
+    ) -> None:
+        self._run = run
+        self._engine = engine
+        self._causes = causes
+        self.exit_code: ExitCode | None = None
+        """None: the run's own last line decides."""
+
+    async def watch(self) -> None:
+        cause = await self._causes.get()
+        if cause is ExitCode.INTERRUPT:
+            say("aborting; the last checkpoint is kept; Ctrl-C again ends at once")
+        else:
+            say(f"aborting ({cause.name.lower()})")
+            self.exit_code = cause
+        # Not awaited: an engine that does not answer must not hide the next signal.
+        asking = asyncio.get_running_loop().create_task(self._ask_to_abort())
+        try:
+            async with asyncio.timeout(None if cause is ExitCode.INTERRUPT else _ABORT_S):
+                await self._causes.get()
+        except TimeoutError:
+            say(f"no end within {_ABORT_S:.0f} s; killing the engine")
+        finally:
+            asking.cancel()
+        self.exit_code = self.exit_code or ExitCode.ABORTED
+        await self._kill()
+
+    async def _ask_to_abort(self) -> None:
+        # Refused or unheard: the run has ended by itself, and its last line says how.
+        with suppress(FedconsoleError):
+            async with ControlLink.connect(self._run) as link:
+                await link.request("abort")
+
+    async def _kill(self) -> None:
+        # The group: the engine's trainers are in it.
+        with suppress(ProcessLookupError):
+            os.killpg(self._engine.pid, signal.SIGTERM)
+        try:
+            await asyncio.to_thread(self._engine.wait, _KILL_S)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(self._engine.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _causes() -> Iterator[asyncio.Queue[ExitCode]]:
+    """Signals, as the exit codes that they would give to the front end."""
+    loop = asyncio.get_running_loop()
+    causes: asyncio.Queue[ExitCode] = asyncio.Queue()
+    # An ignored one stays ignored: that is how nohup asks.
+    caught = [number for number in _CAUSES if signal.getsignal(number) != signal.SIG_IGN]
+    for number in caught:
+        loop.add_signal_handler(number, causes.put_nowait, _CAUSES[number])
+    try:
+        yield causes
+    finally:
+        for number in caught:
+            loop.remove_signal_handler(number)

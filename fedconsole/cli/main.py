@@ -1,0 +1,137 @@
+"""`fedconsole`: the commands, and what becomes of every error.
+
+Each command imports what it needs when it is called: `--help` loads no command's libraries.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import redirect_stdout
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from fedconsole import paths
+from fedconsole.cli import config, demo, devices, doctor, run, runs, steer
+from fedconsole.cli.output import say
+from fedconsole.errors import ExitCode, FedconsoleError, UsageError
+
+PROGRAM = "fedconsole"
+_SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
+
+
+def _with_dashes(name: str) -> str:
+    # The system of 2020 wrote --batch_size. Its --save_model took no value and is an option apart.
+    return name if name == "save_model" else name.replace("_", "-")
+
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Federated learning on real devices: find them, train on them, watch it live.",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": _with_dashes,
+    },
+)
+
+
+@app.callback()
+def _root(
+    ctx: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if show_version:
+        _print_version()
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        # Typer writes it to stdout, which is for data.
+        with redirect_stdout(sys.stderr):
+            ctx.get_help()
+        raise typer.Exit(ExitCode.USAGE)
+
+
+app.command()(run.run)
+app.command()(demo.demo)
+app.command()(steer.attach)
+app.command()(steer.pause)
+app.command()(steer.resume)
+app.command()(steer.abort)
+app.command()(runs.logs)
+app.add_typer(runs.app, name="runs")
+app.command()(devices.discover)
+app.add_typer(devices.app, name="devices")
+app.add_typer(config.app, name="config")
+app.command()(doctor.doctor)
+
+
+@app.command()
+def completion(
+    shell: Annotated[str, typer.Argument(help=", ".join(_SHELLS))] = "bash",
+) -> None:
+    """Print the shell's completion script; `--install-completion` installs it."""
+    if shell not in _SHELLS:
+        raise UsageError(f"no completion for {shell!r}; there is one for {', '.join(_SHELLS)}")
+    # Typer's own way of asking for the script; it prints and leaves.
+    os.environ[f"_{PROGRAM.upper()}_COMPLETE"] = f"source_{shell}"
+    app([], prog_name=PROGRAM)
+
+
+@app.command("version")
+def _print_version() -> None:
+    """Print the version."""
+    from importlib.metadata import version
+
+    print(f"{PROGRAM} {version('fedconsole')}")
+
+
+def main() -> None:
+    """The console script."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _leave)
+    sys.exit(carry_out(sys.argv[1:]))
+
+
+def carry_out(arguments: list[str]) -> int:
+    """Run one command line and say what went wrong; the exit code."""
+    try:
+        return app(arguments, prog_name=PROGRAM, standalone_mode=False) or ExitCode.COMPLETED
+    except FedconsoleError as error:
+        say(f"{PROGRAM}: {error}")
+        return error.exit_code
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else PROGRAM
+        say(f"{PROGRAM}: {_without_stop(error.format_message())}; see {command} --help")
+        return error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return ExitCode.INTERRUPT
+    except Exception as error:
+        say(f"{PROGRAM}: {type(error).__name__}: {error}; {_keep_traceback()}")
+        return ExitCode.RUN_FAILED
+
+
+def _without_stop(sentence: str) -> str:
+    return " ".join(sentence.split()).removesuffix(".")
+
+
+def _keep_traceback() -> str:
+    import traceback
+
+    path = paths.state_dir() / "last-error.txt"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(traceback.format_exc())
+    except OSError as error:
+        return f"its traceback could not be written to {path}: {error.strerror}"
+    return f"this is a bug, please report it with {path}"
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    # SystemExit lets every `finally` run: the demo's daemons end with it.
+    sys.exit(128 + number)

@@ -1,0 +1,70 @@
+"""`fedconsole attach|pause|resume|abort RUN`: join a run that goes on, and steer it."""
+
+from __future__ import annotations
+
+from fedconsole.cli import options as o
+from fedconsole.cli.output import say
+from fedconsole.cli.runs import Run
+from fedconsole.errors import RefusedError, UsageError
+
+
+def attach(
+    run: Run = "latest",
+    json: o.Json = False,
+    plain: o.Plain = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+) -> int:
+    """Show a running run from its start on; Ctrl-C leaves it going."""
+    import asyncio
+
+    from fedconsole.cli.follow import crash, show
+    from fedconsole.headless import choose_screen
+    from fedconsole.history import is_running, resolve_one
+
+    name = resolve_one(run)
+    if not is_running(name):
+        raise RefusedError(f"run {name} is not running; see fedconsole runs show {name}")
+    verbosity = -1 if quiet else verbose
+    screen = choose_screen(json=json, plain=bool(plain), verbosity=verbosity)
+    exit_code = asyncio.run(show(name, screen))
+    if exit_code is None:
+        raise crash(name)
+    return exit_code
+
+
+def pause(run: Run) -> None:
+    """Stop every worker after its current batch; the run keeps its place."""
+    _request(run, "pause")
+
+
+def resume(run: Run) -> None:
+    """Let a paused run go on."""
+    _request(run, "resume")
+
+
+def abort(run: Run) -> None:
+    """End a run; its last checkpoint is kept."""
+    _request(run, "abort")
+
+
+def _request(reference: str, request: str) -> None:
+    import asyncio
+
+    from fedconsole import history
+
+    running = [run for run in history.resolve(reference) if history.is_running(run)]
+    if not running:
+        if reference == "all":
+            raise UsageError(f"no run to {request}; none is running")
+        raise RefusedError(f"run {reference} is not running; there is nothing to {request}")
+    asyncio.run(_request_all(running, request))
+
+
+async def _request_all(runs: list[str], request: str) -> None:
+    from fedconsole.engine.control import ControlLink
+
+    for run in runs:
+        async with ControlLink.connect(run) as link:
+            await link.request(request)
+        say(f"{request}: run {run} will")

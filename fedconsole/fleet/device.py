@@ -1,0 +1,47 @@
+"""A device that may be there: a name, an address, and who says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fedconsole.errors import UsageError
+from pi_daemon.protocol.limits import PORT
+
+
+class Source(StrEnum):
+    """Who named a device, the most trusted address first."""
+
+    LOCAL = "this machine"
+    MDNS = "mDNS"
+    CONFIG = "configuration"
+    LAST_SEEN = "last seen"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    name: str
+    """A label, as the device or the configuration gives it; cleaned."""
+    address: str
+    """HOST:PORT as `parse_address` writes it."""
+    source: Source
+    device_id: str | None = None
+    """None: only an address is known."""
+
+
+def parse_address(text: str) -> str:
+    """HOST, HOST:PORT, or an IPv6 address with or without brackets -> what follows `ws://`.
+
+    Raises:
+        UsageError: no host, or the port is none.
+    """
+    host, port = text.strip(), str(PORT)
+    if host.startswith("["):
+        host, _, rest = host[1:].partition("]")
+        port = rest.removeprefix(":") or port
+    elif host.count(":") == 1:
+        host, port = host.split(":")
+    is_port = port.isascii() and port.isdigit() and 1 <= int(port) <= 65_535
+    if not host or not is_port or any(c in "/@?#[]" or c.isspace() for c in host):
+        raise UsageError(f"{text!r} is no address; expected HOST:PORT, such as 192.168.0.52:{PORT}")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

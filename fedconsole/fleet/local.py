@@ -1,0 +1,89 @@
+"""Daemons on this machine that share a built-in data set; for the demo.
+
+They are real ones: a process, a port and a state folder each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from fedconsole.errors import RunFailedError
+from pi_daemon.discovery import registered_daemons
+
+_NAMES = ("alice", "bob", "charlie", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy")
+_MAIN = "from pi_daemon.cli import main; main()"
+"""What `pi-daemon` does, wherever that script is installed."""
+_START_S = 30.0
+_POLL_S = 0.05
+_END_S = 5.0
+
+
+@asynccontextmanager
+async def local_daemons(num_workers: int) -> AsyncIterator[list[str]]:
+    """Daemons that share the digits between them; gives their addresses, and ends them after.
+
+    Raises:
+        RunFailedError: one did not start; the message has its last words.
+    """
+    with TemporaryDirectory(prefix="fedconsole-demo-") as folder:
+        daemons: list[subprocess.Popen[bytes]] = []
+        try:
+            daemons.extend(_start(Path(folder), i, num_workers) for i in range(num_workers))
+            yield await _addresses(daemons, Path(folder))
+        finally:
+            await _end(daemons)
+
+
+def name_of(index: int) -> str:
+    return _NAMES[index] if index < len(_NAMES) else f"worker-{index + 1}"
+
+
+def _start(folder: Path, index: int, num_workers: int) -> subprocess.Popen[bytes]:
+    name = name_of(index)
+    arguments = ["--id", name, "--port", "0", "--no-mdns", "--state-dir", str(folder / name)]
+    data = ["--dataset", "digits=sample", "--shard", f"{index + 1}/{num_workers}"]
+    with (folder / f"{name}.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", _MAIN, *arguments, *data],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # Ctrl-C goes to the terminal's whole group; the run must be aborted before they end.
+            start_new_session=True,
+        )
+
+
+async def _addresses(daemons: list[subprocess.Popen[bytes]], folder: Path) -> list[str]:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_START_S):
+            while all(daemon.poll() is None for daemon in daemons):
+                ports = {found.pid: found.port for found in registered_daemons()}
+                if all(daemon.pid in ports for daemon in daemons):
+                    return [f"127.0.0.1:{ports[daemon.pid]}" for daemon in daemons]
+                await asyncio.sleep(_POLL_S)
+    names = [name_of(index) for index in range(len(daemons))]
+    logs = [(folder / f"{name}.log").read_text(errors="replace").split("\n") for name in names]
+    words = "; ".join(line for log in logs for line in log[-2:] if line)
+    raise RunFailedError(
+        f"not all of the demo's daemons started; their last words: {words or 'none'}"
+    )
+
+
+async def _end(daemons: list[subprocess.Popen[bytes]]) -> None:
+    for daemon in daemons:
+        daemon.terminate()
+    try:
+        for daemon in daemons:
+            await asyncio.to_thread(daemon.wait, _END_S)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        for daemon in daemons:
+            daemon.kill()
+            daemon.wait()

@@ -1,0 +1,382 @@
+"""Shows a run without a screen of its own: JSON lines, Rich progress, or plain text.
+
+A screen is given the run's lines (docs/operating.md, "JSON lines") and never asks for anything. What a
+line says in words is pure and apart from where it is written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from pi_daemon.protocol.text import clean
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+Line = Mapping[str, Any]
+
+_LINE_LIMIT = 1_000
+_HIGH_RATE = frozenset({"worker.batches", "worker.telemetry", "worker.phase", "heartbeat"})
+_NOTABLE = frozenset(
+    {
+        "run.created",
+        "run.pausing",
+        "run.paused",
+        "run.resumed",
+        "run.aborting",
+        "run.quorum",
+        "round.finished",
+        "worker.lost",
+        "worker.rejoined",
+        "worker.rejected",
+        "warning",
+    }
+)
+
+
+# From lines to what is known about the run
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProgress:
+    phase: str = ""
+    batches_done: int = 0
+    num_batches: int | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    """What the lines so far say about a run."""
+
+    run: str = ""
+    num_rounds: int | None = None
+    """None: the run is counted in epochs, and how many rounds they take is seen at the end."""
+    round_number: int = 0
+    rounds_finished: int = 0
+    workers: Mapping[str, WorkerProgress] = field(default_factory=dict)
+    test: Line = field(default_factory=dict)
+    """The last evaluation on the desktop's test set."""
+    finished: Line | None = None
+
+
+def advance(progress: RunProgress, line: Line) -> RunProgress:
+    """Take in the next line; one that says nothing about progress changes nothing."""
+    match line["type"]:
+        case "run.created":
+            return replace(progress, run=line["run"], num_rounds=line["plan"].get("rounds"))
+        case "round.started":
+            workers = dict(progress.workers) | {name: WorkerProgress() for name in line["cohort"]}
+            return replace(progress, round_number=line["round"], workers=workers)
+        case "round.finished":
+            return replace(progress, rounds_finished=line["round"])
+        case "eval" if line.get("worker") is None:
+            return replace(progress, test=line)
+        case "run.finished":
+            return replace(progress, finished=line)
+        case "worker.phase":
+            return _with_worker(progress, line, phase=line["phase"])
+        case "worker.batches":
+            return _with_worker(
+                progress,
+                line,
+                batches_done=line["first"] + len(line["losses"]),
+                num_batches=line["batches"],
+                loss=line["losses"][-1],
+            )
+        case "worker.lost":
+            return _with_worker(progress, line, phase="lost")
+        case "worker.update":
+            return _with_worker(progress, line, phase="done", loss=line["loss"])
+        case _:
+            return progress
+
+
+def _with_worker(progress: RunProgress, line: Line, **changes: Any) -> RunProgress:
+    name = line["worker"]
+    worker = replace(progress.workers.get(name, WorkerProgress()), **changes)
+    return replace(progress, workers=dict(progress.workers) | {name: worker})
+
+
+# From lines to words
+
+
+def seed_line(line: Line) -> str:
+    """The line that the system of 2020 wrote, for the last batch of a `worker.batches`."""
+    done, total = line["first"] + len(line["losses"]), line["batches"]
+    loss = line["losses"][-1]
+    shown = "nan" if loss is None else f"{loss:.6f}"
+    # The tab is the seed's; clean() would turn it into a space.
+    head = clean(f"Train Worker {line['worker']}: [{done}/{total} ({100 * done / total:.0f}%)]")
+    return f"{head}\tLoss: {shown}"
+
+
+def sentence(line: Line) -> str:
+    """What a line says, as one line of harmless text."""
+    return clean(_sentence(line), _LINE_LIMIT)
+
+
+def _sentence(line: Line) -> str:
+    kind, _, what = line["type"].partition(".")
+    match kind:
+        case "run":
+            return _run_sentence(what, line)
+        case "worker":
+            return _worker_sentence(what, line)
+        case "round" if what == "started":
+            return f"Round {line['round']} starts with {_names(line['cohort'])}."
+        case "round":
+            return (
+                f"Round {line['round']}: {_count(len(line['updates']), 'update')}, "
+                f"training loss {_number(line['loss'])}, {line['seconds']:.1f} s."
+            )
+        case "eval":
+            where = f" on {line['worker']}" if line.get("worker") else ""
+            return f"Test{where} after round {line['round']}: {_metrics(line)}."
+        case "preflight":
+            verdict = "ready" if line["ok"] else f"not ready: {line['reason']}"
+            return f"{line['worker']} at {line['address']} is {verdict}."
+        case "heartbeat":
+            return "The engine is alive."
+        case _:
+            who = f" from {line['worker']}" if line.get("worker") else ""
+            return f"{kind.capitalize()}{who}: {line.get('text', '')}"
+
+
+def _run_sentence(what: str, line: Line) -> str:
+    match what:
+        case "created":
+            return f"Run {line['run']} begins: task {line['task']}."
+        case "quorum":
+            return (
+                f"{line['have']} of {_count(line['need'], 'needed worker')} here; "
+                f"waiting {line['seconds_left']:.0f} s for the others."
+            )
+        case "finished":
+            reason = f": {line['reason']}" if line.get("reason") else ""
+            return f"Run {line['run']} {line['outcome']}{reason}."
+        case _:
+            waiting = line.get("waiting_for")
+            return f"Run {what}{f', waiting for {_names(waiting)}' if waiting else ''}."
+
+
+def _worker_sentence(what: str, line: Line) -> str:
+    worker = line["worker"]
+    reason = f": {line['reason']}" if line.get("reason") else ""
+    match what:
+        case "phase":
+            return f"{worker} is {line['phase']} in round {line['round']}."
+        case "batches":
+            return seed_line(line)
+        case "telemetry":
+            celsius = line.get("celsius")
+            heat = "" if celsius is None else f", {celsius:.0f} °C"
+            return f"{worker}: {line['memory_bytes'] / 2**20:.0f} MiB in use{heat}."
+        case "update":
+            return (
+                f"{worker} delivered round {line['round']}: "
+                f"{_count(line['num_examples'], 'example')}, loss {_number(line['loss'])}."
+            )
+        case "rejected":
+            return f"The update of {worker} in round {line['round']} was rejected{reason}."
+        case _:
+            address = f" ({line['address']})" if line.get("address") else ""
+            return f"{worker}{address} {what}{reason}."
+
+
+def last_words(progress: RunProgress) -> list[str]:
+    """How the run ended, where its model is, and what to type next; the run has finished."""
+    end = progress.finished or {}
+    result = f"{end['outcome']}: {_count(end.get('rounds') or 0, 'round')}"
+    result += f" in {end.get('seconds') or 0:.1f} s"
+    if progress.test:
+        result += f", {_metrics(progress.test)}"
+    lines = [f"{result}; {end['reason']}" if end.get("reason") else result]
+    if end.get("model_path"):
+        lines.append(f"model {(end.get('model_id') or '')[:12]} in {end['model_path']}")
+    if end.get("rounds"):
+        lines.append("next: fedconsole runs show latest")
+    return [clean(text, _LINE_LIMIT) for text in lines]
+
+
+def _metrics(line: Line) -> str:
+    accuracy = line.get("accuracy")
+    share = "" if accuracy is None else f"accuracy {100 * accuracy:.1f} %, "
+    return f"{share}test loss {_number(line.get('loss'))}"
+
+
+def _number(value: float | None) -> str:
+    return "nan" if value is None else f"{value:.4f}"
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names) or "nobody"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def talk(
+    line: Line, progress: RunProgress, verbosity: int, *, is_plain: bool = False
+) -> Iterator[str]:
+    """The lines of text that a line of the run is worth.
+
+    Args:
+        progress: with this line taken in.
+        verbosity: -1 nothing, 0 rounds and trouble, 1 also workers and batches, 2 everything.
+        is_plain: every event that is no measurement, whatever the verbosity.
+    """
+    kind = line["type"]
+    if verbosity < 0 or kind == "run.finished":
+        return
+    is_detailed = is_plain or verbosity >= 1
+    if kind == "worker.batches" and verbosity >= 1:
+        yield seed_line(line)
+    elif verbosity >= 2 or (is_detailed and kind not in _HIGH_RATE):
+        yield sentence(line)
+    elif kind == "round.finished" and progress.test.get("round") == line["round"]:
+        # One line per round: its test has come just before.
+        yield f"{sentence(line).removesuffix('.')}, {_metrics(progress.test)}."
+    elif kind in _NOTABLE:
+        yield sentence(line)
+
+
+# Where it is written
+
+
+class Screen(Protocol):
+    """Shows the lines of one run. An OSError means that nobody can see it any more."""
+
+    def show(self, line: Line) -> None: ...
+
+    def close(self) -> None: ...
+
+
+_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+
+
+def json_line(line: Line) -> str:
+    """One line of JSON; what could move a cursor or reorder text is escaped."""
+    text = msgspec.json.encode(line).decode()
+    return _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+class JsonScreen:
+    """Each line as it is, at once, on stdout."""
+
+    def show(self, line: Line) -> None:
+        print(json_line(line), flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+class TextScreen:
+    """Lines of text on stderr."""
+
+    def __init__(self, verbosity: int = 0, *, is_plain: bool = False) -> None:
+        self._verbosity = verbosity
+        self._is_plain = is_plain
+        self._progress = RunProgress()
+
+    def show(self, line: Line) -> None:
+        self._progress = advance(self._progress, line)
+        for text in talk(line, self._progress, self._verbosity, is_plain=self._is_plain):
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        _say_last_words(self._progress)
+
+
+class ProgressScreen:
+    """Bars for the rounds and for each worker at the foot of a stderr terminal."""
+
+    def __init__(self, verbosity: int = 0) -> None:
+        from rich.console import Console
+
+        self._verbosity = verbosity
+        self._progress = RunProgress()
+        self._console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+        # Bars that do not fit on the terminal would scroll it at every refresh.
+        self._num_rows = max(1, self._console.height - 4)
+        self._bars = _bars(self._console)
+        self._rounds = self._bars.add_task("rounds", total=None, note="", start=False)
+        self._rows: dict[str, TaskID] = {}
+        self._bars.start()
+
+    def show(self, line: Line) -> None:
+        self._progress = advance(self._progress, line)
+        for text in talk(line, self._progress, self._verbosity):
+            self._console.print(text, soft_wrap=True)
+        if line["type"] == "round.started":
+            self._bars.start_task(self._rounds)
+        self._draw_rounds()
+        if line.get("worker"):
+            self._draw_worker(line["worker"])
+
+    def _draw_rounds(self) -> None:
+        progress = self._progress
+        self._bars.update(
+            self._rounds,
+            total=progress.num_rounds,
+            completed=progress.rounds_finished,
+            note=f"round {progress.round_number}"
+            + (f", {_metrics(progress.test)}" if progress.test else ""),
+        )
+
+    def _draw_worker(self, name: str) -> None:
+        worker = self._progress.workers.get(name)
+        if worker is None:
+            return
+        if name not in self._rows:
+            if len(self._rows) >= self._num_rows:
+                return
+            self._rows[name] = self._bars.add_task(clean(name, 24), total=None, note="")
+        self._bars.update(
+            self._rows[name],
+            total=worker.num_batches,
+            completed=worker.batches_done,
+            note=clean(f"{worker.phase} loss {_number(worker.loss)}", 60),
+        )
+
+    def close(self) -> None:
+        self._bars.stop()
+        _say_last_words(self._progress)
+
+
+def _bars(console: Any) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=console,
+        transient=True,
+        refresh_per_second=8,
+    )
+
+
+def _say_last_words(progress: RunProgress) -> None:
+    if progress.finished is not None:
+        for text in last_words(progress):
+            print(text, file=sys.stderr, flush=True)
+
+
+def choose_screen(*, json: bool, plain: bool, verbosity: int) -> Screen:
+    """Bars only where a person sees them: an able terminal, and nobody asked for less."""
+    if json:
+        return JsonScreen()
+    is_able = sys.stderr.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+    if is_able and not plain and verbosity >= 0 and "CI" not in os.environ:
+        return ProgressScreen(verbosity)
+    return TextScreen(verbosity, is_plain=plain)

@@ -1,0 +1,235 @@
+"""Reads the folders of finished and running runs; changes nothing in them but to remove one."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from fedconsole import paths
+from fedconsole.engine.control import socket_path
+from fedconsole.engine.store import Line, make_line
+from fedconsole.errors import RefusedError, StorageError, UsageError
+
+
+class RunState(StrEnum):
+    RUNNING = "running"
+    COMPLETED = "completed"
+    ABORTED = "aborted"
+    FAILED = "failed"
+    CRASHED = "crashed"
+    """Its engine is gone and left no last line."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One run at a glance."""
+
+    run: str
+    state: RunState
+    task: str
+    started: datetime
+    seconds: float | None
+    """None while it runs, and when it crashed."""
+    rounds: int
+    """Finished ones."""
+    loss: float | None
+    """Of the last evaluation, as `accuracy`."""
+    accuracy: float | None
+    model_id: str | None
+    model_path: str | None
+    reason: str
+    plan: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundSummary:
+    """One finished round."""
+
+    round: int
+    seconds: float
+    updates: tuple[str, ...]
+    """Ids of the workers whose updates are in the model."""
+    training_loss: float | None
+    loss: float | None
+    """Of the evaluation after this round, as `accuracy`; None without one."""
+    accuracy: float | None
+    bytes_sent: int
+    bytes_received: int
+    model_id: str
+
+
+def run_ids() -> list[str]:
+    """All runs by name; from the folders alone, so that completion is quick."""
+    folder = paths.runs_dir()
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def by_start() -> list[str]:
+    """All runs that have a journal, the newest last."""
+    started = [(line["time"], run) for run in run_ids() if (line := _first(run)) is not None]
+    return [run for _, run in sorted(started)]
+
+
+def resolve(reference: str) -> list[str]:
+    """The runs that a unique prefix, `latest` or `all` means.
+
+    Raises:
+        UsageError: none, or more than one for a prefix.
+    """
+    known = run_ids()
+    if reference == "all":
+        return known
+    if not known:
+        raise UsageError(f"there are no runs in {paths.runs_dir()}; start one: fedconsole run")
+    if reference == "latest":
+        return by_start()[-1:] or known[-1:]
+    if reference in known:
+        return [reference]
+    match [run for run in known if run.startswith(reference)]:
+        case [run]:
+            return [run]
+        case []:
+            raise UsageError(
+                f"no run begins with {reference!r}; `fedconsole runs list` shows them all"
+            )
+        case several:
+            raise UsageError(f"{reference!r} fits {', '.join(several)}; type more of it")
+
+
+def resolve_one(reference: str) -> str:
+    """As `resolve`, for what takes one run only."""
+    runs = resolve(reference)
+    if len(runs) != 1:
+        raise UsageError(f"{reference!r} means {len(runs)} runs; name one of them")
+    return runs[0]
+
+
+def folder_of(run: str) -> Path:
+    return paths.runs_dir() / run
+
+
+def is_running(run: str) -> bool:
+    """Whether the run's engine is there: it alone listens at the run's control socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(socket_path(run)))
+        except OSError:
+            return False
+        return True
+
+
+def lines(run: str, first_seq: int = 1) -> Iterator[Line]:
+    """The journal's lines in order, as `run --json` printed them.
+
+    Raises:
+        StorageError: the journal cannot be read.
+    """
+    yield from _select(run, "seq >= ? ORDER BY seq", first_seq)
+
+
+def summarize(run: str) -> RunSummary | None:
+    """One run at a glance; None if it has no journal yet.
+
+    Raises:
+        StorageError: the journal cannot be read.
+    """
+    first = _first(run)
+    if first is None:
+        return None
+    end = _last(run, "run.finished") or {}
+    test = next(_select(run, f"{_ON_TEST_SET} ORDER BY seq DESC LIMIT 1"), {})
+    last_round = _last(run, "round.finished") or {}
+    return RunSummary(
+        run=run,
+        state=_state(run, end),
+        task=first["task"],
+        started=datetime.fromisoformat(first["time"]),
+        seconds=end.get("seconds"),
+        rounds=last_round.get("round", 0),
+        loss=test.get("loss"),
+        accuracy=test.get("accuracy"),
+        model_id=end.get("model_id") or last_round.get("model_id"),
+        model_path=end.get("model_path"),
+        reason=end.get("reason") or "",
+        plan=first["plan"],
+    )
+
+
+def _state(run: str, end: Line) -> RunState:
+    if end:
+        return RunState(end["outcome"])
+    return RunState.RUNNING if is_running(run) else RunState.CRASHED
+
+
+def rounds(run: str) -> list[RoundSummary]:
+    """The finished rounds, in order.
+
+    Raises:
+        StorageError: the journal cannot be read.
+    """
+    tests: dict[int, Line] = {}
+    finished: dict[int, Line] = {}
+    for line in _select(run, f"(type = 'round.finished' OR {_ON_TEST_SET}) ORDER BY seq"):
+        (tests if line["type"] == "eval" else finished)[line["round"]] = line
+    return [
+        RoundSummary(
+            round=number,
+            seconds=line["seconds"],
+            updates=tuple(line["updates"]),
+            training_loss=line["loss"],
+            loss=tests.get(number, {}).get("loss"),
+            accuracy=tests.get(number, {}).get("accuracy"),
+            bytes_sent=line["bytes_sent"],
+            bytes_received=line["bytes_received"],
+            model_id=line["model_id"],
+        )
+        for number, line in finished.items()
+    ]
+
+
+def remove(run: str) -> None:
+    """Delete a run's folder with its model.
+
+    Raises:
+        RefusedError: its engine is running.
+        StorageError: the disk refuses.
+    """
+    if is_running(run):
+        raise RefusedError(f"run {run} is running; abort it first: fedconsole abort {run}")
+    try:
+        shutil.rmtree(folder_of(run))
+    except OSError as error:
+        raise StorageError(f"cannot remove {folder_of(run)}: {error}") from error
+
+
+_ON_TEST_SET = "(type = 'eval' AND line ->> '$.worker' IS NULL)"
+"""Other evaluations are a worker's, on its holdout."""
+
+
+def _first(run: str) -> Line | None:
+    return next(_select(run, "seq = 1"), None)
+
+
+def _last(run: str, kind: str) -> Line | None:
+    return next(_select(run, "type = ? ORDER BY seq DESC LIMIT 1", kind), None)
+
+
+def _select(run: str, condition: str, *values: object) -> Iterator[Line]:
+    path = folder_of(run) / "run.db"
+    if not path.exists():
+        return
+    query = f"SELECT seq, time_ms, type, line FROM journal WHERE {condition}"
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            for row in database.execute(query, values):
+                yield make_line(run, *row)
+    except (sqlite3.Error, ValueError) as error:
+        raise StorageError(f"cannot read the journal {path}: {error}") from error

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.server import serve
+
+from fedconsole import history, paths
+from fedconsole.cli import doctor
+from fedconsole.cli.main import carry_out
+from fedconsole.cli.output import Output, print_rows
+from fedconsole.cli.run import pick
+from fedconsole.errors import UsageError
+from fedconsole.fleet.device import Device, Source
+from tests.support.places import redirect, write_journal
+from tests.unit.test_history import CREATED, END, ROUND, TEST
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return redirect(tmp_path, monkeypatch)
+
+
+def test_without_arguments_it_helps_on_stderr_and_means_a_usage_error(capsys: Capture) -> None:
+    assert carry_out([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Usage: fedconsole" in err
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["version"]])
+def test_the_version_is_data(arguments: list[str], capsys: Capture) -> None:
+    assert carry_out(arguments) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("fedconsole 0.")
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["run", "--nope"], 2, "No such option: --nope; see fedconsole run --help"),
+        (["runs"], 2, "Missing command; see fedconsole runs --help"),
+        (["run", "--lr", "fast"], 2, "Invalid value for '--lr'"),
+        (["run", "--virtual", "2", "--lr", "0"], 2, "lr is 0.0: expected a finite learning rate"),
+        (["run", "--worker", "a b"], 2, "'a b' is no address"),
+        (["run", "--virtual", "1", "--stop-at", "accuracy"], 2, "stop_at is 'accuracy'"),
+        (["run", "--virtual", "1", "--detach", "--dry-run"], 2, "exclude each other"),
+        (["run", "--config", "none.toml"], 3, "cannot read none.toml"),
+        (["runs", "show"], 2, "there are no runs"),
+        (["runs", "export"], 2, "export what? give one of"),
+        (["abort", "all"], 2, "no run to abort; none is running"),
+        (["devices", "show", "kitchen"], 3, "no device 'kitchen'; known: none"),
+        (["completion", "tcsh"], 2, "no completion for 'tcsh'"),
+    ],
+)
+def test_every_refusal_is_one_line_with_its_exit_code(
+    arguments: list[str], exit_code: int, message: str, capsys: Capture
+) -> None:
+    assert carry_out(arguments) == exit_code
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("fedconsole: ")
+    assert message in line
+
+
+def test_a_bug_is_one_line_and_its_traceback_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(doctor, "_checks", fail)
+    assert carry_out(["doctor"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    kept = paths.state_dir() / "last-error.txt"
+    assert line == (
+        f"fedconsole: ZeroDivisionError: planted; this is a bug, please report it with {kept}"
+    )
+    assert "in fail" in kept.read_text()
+
+
+def test_a_run_without_any_device_ends_with_a_way_out(capsys: Capture) -> None:
+    assert carry_out(["run"]) == 5
+    err = capsys.readouterr().err
+    assert "fedconsole: no workers; no device answered" in err
+    assert "--virtual 3" in err
+
+
+def test_devices_are_picked_by_number() -> None:
+    devices = [Device(name, f"{name}:1", Source.LOCAL) for name in ("a", "b", "c")]
+    assert pick(devices, "all") == devices
+    assert pick(devices, "3,1 1") == [devices[0], devices[2]]
+    for wrong in ("", "0", "4", "a", "-1"):
+        with pytest.raises(UsageError, match="numbers from 1 to 3"):
+            pick(devices, wrong)
+
+
+def test_runs_are_listed_as_table_json_and_names(capsys: Capture) -> None:
+    write_journal("20261122-aaaa", [CREATED, TEST, ROUND, END])
+    assert carry_out(["runs", "list"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split() == [
+        *("RUN", "STATE", "TASK", "STARTED", "ROUNDS", "SECONDS", "ACCURACY", "LOSS"),
+    ]
+    cells = row.split()
+    assert cells[:3] + cells[4:] == [
+        "20261122-aaaa",
+        "completed",
+        "digits",
+        "1",
+        "3.5",
+        "0.9",
+        "0.4",
+    ]
+    carry_out(["runs", "list", "-o", "json"])
+    (run,) = json.loads(capsys.readouterr().out)
+    assert (run["run"], run["plan"], run["accuracy"]) == ("20261122-aaaa", {"virtual": 2}, 0.9)
+    carry_out(["runs", "list", "-o", "name"])
+    assert capsys.readouterr().out == "20261122-aaaa\n"
+
+
+def test_a_run_is_exported_as_json_csv_and_model(capsys: Capture) -> None:
+    write_journal("20261122-aaaa", [CREATED, TEST, ROUND, END])
+    carry_out(["runs", "export", "2026", "--json"])
+    printed = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert printed == list(history.lines("20261122-aaaa"))
+    carry_out(["runs", "export", "--csv"])
+    assert capsys.readouterr().out.splitlines() == [
+        "round,seconds,updates,training_loss,loss,accuracy,bytes_sent,bytes_received,model_id",
+        "1,2.0,alice bob,0.5,0.4,0.9,10,20,aa",
+    ]
+    assert carry_out(["runs", "export", "--model", "out.safetensors"]) == 3
+    (history.folder_of("20261122-aaaa") / "model.safetensors").write_bytes(b"model")
+    assert carry_out(["runs", "export", "--model", "out.safetensors"]) == 0
+    assert Path("out.safetensors").read_bytes() == b"model"
+    assert carry_out(["runs", "export", "--model", "out.safetensors"]) == 3
+
+
+def test_one_run_is_shown_with_its_rounds(capsys: Capture) -> None:
+    write_journal("20261122-aaaa", [CREATED, TEST, ROUND, END])
+    carry_out(["runs", "show"])
+    out = capsys.readouterr().out
+    assert "plan        virtual=2" in out
+    assert out.splitlines()[-1].split() == ["1", "2", "alice,", "bob", "0.5", "0.4", "0.9"]
+
+
+def test_removing_asks_and_without_a_terminal_wants_to_be_told(capsys: Capture) -> None:
+    write_journal("20261122-aaaa", [CREATED, END])
+    assert carry_out(["runs", "rm", "all"]) == 2
+    assert "add --yes" in capsys.readouterr().err
+    assert carry_out(["runs", "rm", "all", "--yes"]) == 0
+    assert history.run_ids() == []
+
+
+def test_the_log_keeps_the_seed_s_lines(capsys: Capture) -> None:
+    batches = {
+        "type": "worker.batches",
+        "worker": "alice",
+        "round": 1,
+        "first": 0,
+        "batches": 50,
+        "losses": [2.5] * 25,
+    }
+    write_journal("20261122-aaaa", [CREATED, batches])
+    carry_out(["logs"])
+    lines = [text[10:] for text in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "Run 20261122-aaaa begins: task digits.",
+        "Train Worker alice: [25/50 (50%)]\tLoss: 2.500000",
+    ]
+
+
+def test_a_finished_run_cannot_be_attached_paused_or_aborted(capsys: Capture) -> None:
+    write_journal("20261122-aaaa", [CREATED, END])
+    for command in ("attach", "pause", "resume", "abort"):
+        assert carry_out([command, "latest"]) == 3
+        assert "is not running" in capsys.readouterr().err
+
+
+def test_configuration_is_shown_with_origins_and_checked(capsys: Capture) -> None:
+    Path("fedconsole.toml").write_text("[run]\nlr = 0.5\n")
+    carry_out(["config", "show", "--origin", "-o", "json"])
+    rows = {row["key"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["lr"] == {"key": "lr", "value": 0.5, "origin": "fedconsole.toml"}
+    assert carry_out(["config", "check"]) == 0
+    assert capsys.readouterr().err == "good: fedconsole.toml\n"
+    Path("fedconsole.toml").write_text("[run]\nlr = -1\n")
+    assert carry_out(["config", "check"]) == 2
+    carry_out(["config", "path"])
+    assert capsys.readouterr().out.splitlines()[0] == str(Path("fedconsole.toml").absolute())
+
+
+def test_tables_align_by_cells_not_characters(capsys: Capture) -> None:
+    rows = [{"name": "앨리스", "n": 1}, {"name": "bob", "n": None}]
+    print_rows(rows, ("name", "n"), Output.TABLE)
+    assert capsys.readouterr().out.splitlines() == ["NAME    N", "앨리스  1", "bob     -"]
+
+
+def test_the_names_of_the_system_of_2020_still_work(capsys: Capture) -> None:
+    seed = "--batch_size 0 --test_batch_size 0 --federate_after_n_batches 0 --epochs 0 --lr 0"
+    flags = "--use_virtual --save_model --cuda --verbose --seed 1 --cohort_size 4"
+    assert carry_out(["run", *seed.split(), *flags.split()]) == 2
+    problems = capsys.readouterr().err
+    for problem in (
+        "batch_size is 0",
+        "test_batch_size is 0",
+        "federate_after_n_batches is 0",
+        "epochs is 0",
+        "lr is 0.0",
+        "cohort_size is 4: expected 1 to 3, the number of workers",
+    ):
+        assert problem in problems
+
+
+def test_the_hidden_names_are_not_in_the_help(capsys: Capture) -> None:
+    assert carry_out(["run", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--use-virtual" not in out
+    assert "_model" not in out
+    assert "--save-model" in out
+
+
+def test_doctor_finds_this_machine_fit_or_says_how_to_mend_it(capsys: Capture) -> None:
+    exit_code = carry_out(["doctor", "-o", "json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert exit_code == (1 if any(row["result"] == "bad" for row in rows) else 0)
+    assert all(row["fix"] for row in rows if row["result"] == "bad")
+    assert [row["check"] for row in rows] == [
+        *("python", "torch", "terminal", "encoding", "multicast"),
+        *("port", "disk", "state folder", "runtime folder"),
+    ]
+
+
+def test_doctor_names_an_unsafe_runtime_folder(place: Path, capsys: Capture) -> None:
+    (place / "r" / "fedconsole").mkdir(mode=0o755)
+    assert carry_out(["doctor", "-o", "json"]) == 1
+    last = json.loads(capsys.readouterr().out)[-1]
+    assert (last["check"], last["result"]) == ("runtime folder", "bad")
+    assert "chmod 700" in last["found"]
+
+
+def test_completion_knows_the_runs(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    write_journal("20261122-aaaa", [CREATED, END])
+    monkeypatch.setenv("_FEDCONSOLE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "fedconsole runs show 2026")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    with pytest.raises(SystemExit):
+        carry_out([])
+    assert capsys.readouterr().out.strip() == "20261122-aaaa"
+
+
+async def test_a_device_that_hangs_up_is_listed_as_offline(capsys: Capture) -> None:
+    async def hang_up(link: object) -> None:
+        pass
+
+    async with serve(hang_up, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        Path("fedconsole.toml").write_text(f"[[devices]]\nhost = '127.0.0.1'\nport = {port}\n")
+        await asyncio.to_thread(carry_out, ["devices", "-o", "json"])
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["address"], row["state"]) == (f"127.0.0.1:{port}", "offline")
+    assert row["reason"]

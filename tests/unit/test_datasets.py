@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import itertools
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from pi_daemon.learning.datasets import Arrays, DatasetError, card, cut, load
+from pi_daemon.protocol.messages import DatasetCard
+
+X = np.arange(40, dtype=np.uint8).reshape(10, 2, 2)
+Y = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 2], dtype=np.uint8)
+ARRAYS = Arrays(X, Y.astype(np.int64), 3)
+
+
+def idx(array: np.ndarray) -> bytes:
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return bytes((0, 0, 8, array.ndim)) + sizes + array.tobytes()
+
+
+def test_an_npz_file_a_safetensors_file_and_an_idx_folder_hold_the_same(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "d.npz", x=X, y=Y)
+    safetensors.numpy.save_file({"x": X, "y": Y}, tmp_path / "d.safetensors")
+    folder = tmp_path / "idx"
+    folder.mkdir()
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(X)))
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx(Y))
+    for source in (tmp_path / "d.npz", tmp_path / "d.safetensors", folder):
+        found = load(str(source))
+        assert (found.x.dtype, found.y.dtype, found.num_classes) == (np.uint8, np.int64, 3)
+        assert np.array_equal(found.x, X)
+        assert np.array_equal(found.y, Y)
+
+
+def test_the_sample_is_the_training_part_of_the_digits() -> None:
+    assert card("digits", load("sample")) == DatasetCard(
+        name="digits",
+        sample_shape=(8, 8),
+        sample_dtype="uint8",
+        target_dtype="int64",
+        num_examples=1437,
+        num_classes=10,
+        sha256=card("digits", load("sample")).sha256,
+    )
+
+
+def test_samples_keep_their_dtype_and_float_targets_are_no_classes(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.zeros((3, 5), ">f8"), y=np.ones((3, 2)))
+    found = load(str(tmp_path / "d.npz"))
+    assert (found.x.dtype.str, found.y.dtype, found.num_classes) == ("<f8", np.float32, None)
+
+
+def test_a_card_names_the_content_and_counts_labels_only_if_allowed() -> None:
+    expected = hashlib.sha256(X.tobytes() + Y.astype("<i8").tobytes()).hexdigest()
+    found = card("d", ARRAYS)
+    assert found == DatasetCard("d", (2, 2), "uint8", "int64", 10, 3, expected, None)
+    assert card("d", ARRAYS, share_labels=True).label_counts == (3, 3, 4)
+
+
+def test_shards_are_contiguous_and_share_all_examples() -> None:
+    shards = [cut(ARRAYS, f"{i}/3") for i in (1, 2, 3)]
+    assert [len(shard.x) for shard in shards] == [3, 3, 4]
+    assert np.array_equal(np.concatenate([shard.x for shard in shards]), X)
+    assert all(np.shares_memory(shard.x, X) for shard in shards)
+
+
+def test_a_shard_knows_of_the_classes_that_it_lacks() -> None:
+    assert cut(ARRAYS, "1/10").num_classes == 3
+
+
+def test_dirichlet_shards_share_all_examples_and_depend_on_the_seed() -> None:
+    big = Arrays(np.arange(300, dtype=np.uint8).reshape(300, 1), np.arange(300) % 3, 3)
+
+    def rows(seed: int) -> list[list[int]]:
+        return [cut(big, f"dirichlet:1:{i}/3:{seed}").x[:, 0].tolist() for i in (1, 2, 3)]
+
+    assert sorted(itertools.chain(*rows(1))) == sorted(big.x[:, 0].tolist())
+    assert rows(1) == rows(1) != rows(2)
+
+
+@pytest.mark.parametrize(
+    "shard", ["", "0/3", "4/3", "1/0", "a/b", "1", "-1/3", "dirichlet:0:1/3:1", "dirichlet:x:1/3:1",
+              "dirichlet:1:1/3", "record:106"],
+)  # fmt: skip
+def test_a_shard_that_cannot_be_read_is_refused(shard: str) -> None:
+    with pytest.raises(DatasetError, match="expected INDEX/COUNT such as 1/3"):
+        cut(ARRAYS, shard)
+
+
+def test_an_empty_shard_is_refused() -> None:
+    with pytest.raises(DatasetError, match="shard 1/20 of 10 examples is empty"):
+        cut(ARRAYS, "1/20")
+
+
+def npz(**arrays: object) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def npz_that_claims(shape: str) -> bytes:
+    """A small .npz file whose x has a header that claims more than it holds."""
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    x = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + b"abc"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("x.npy", x)
+        archive.writestr("y.npy", x)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no zip", "File is not a zip file"),
+        (npz(x=X), "expected arrays x and y, found x.npy"),
+        (npz(x=X, y=Y[:5]), "expected as many of each"),
+        (npz(x=X[:0], y=Y[:0]), "it holds no examples"),
+        (npz(x=np.array([object()] * 3), y=Y[:3]), "holds Python objects, which are not read"),
+        (npz(x=X.astype(np.complex64), y=Y), "x has dtype complex64, expected one of"),
+        (npz(x=X, y=Y.astype(np.int64) - 1), "y holds -1 to 1: expected class numbers from 0"),
+        (npz(x=X, y=np.full(10, 5000)), "y holds 5000 to 5000: expected class numbers from 0"),
+        (npz(x=X, y=np.array(list("abcdefghij"))), "expected one class number each, or floats"),
+        (npz_that_claims("(1099511627776,)"), "x should have 1099511627776 bytes and has 3"),
+    ],
+)
+def test_a_file_that_is_no_dataset_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "d.npz"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=reason):
+        load(str(path))
+
+
+def test_a_source_that_is_not_there_or_of_no_known_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "d.pkl").write_bytes(b"\x80\x04.")
+    for name, reason in (
+        ("d.npz", "No such file"),
+        ("d", "there is no such file or folder"),
+        ("d.pkl", "expected `sample`, a .npz or .safetensors file"),
+        (".", "has neither train-images-idx3-ubyte nor"),
+    ):
+        with pytest.raises(DatasetError, match=reason):
+            load(str(tmp_path / name))
+
+
+def run_program(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "pi_daemon.learning.datasets", *arguments]
+    return subprocess.run(command, capture_output=True, check=False)
+
+
+def test_the_program_prints_the_cards_of_the_shard(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
+    done = run_program("--shard", "1/2", "--", f"d={tmp_path / 'd.npz'}")
+    assert (done.returncode, done.stderr) == (0, b"")
+    [found] = msgspec.json.decode(done.stdout, type=list[DatasetCard])
+    assert found == card("d", cut(ARRAYS, "1/2"))
+
+
+def test_the_program_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
+    done = run_program("--", f"d={tmp_path / 'gone.npz'}")
+    assert (done.returncode, done.stdout) == (3, b"")
+    [line] = done.stderr.decode().splitlines()
+    assert line.startswith(f"pi-daemon: dataset {tmp_path / 'gone.npz'}: ")
+
+
+def test_mnist_can_be_read() -> None:
+    data = Path(os.environ.get("FEDCONSOLE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    if not (data / "mnist").is_dir():
+        pytest.skip("needs MNIST in FEDCONSOLE_DATA")
+    found = load(str(data / "mnist"))
+    assert (found.x.shape, found.num_classes) == ((60_000, 28, 28), 10)
+    assert np.bincount(found.y)[:3].tolist() == [5923, 6742, 5958]

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from fedconsole import history, paths
+from fedconsole.engine.control import socket_path
+from fedconsole.engine.store import Line
+from fedconsole.errors import RefusedError, StorageError, UsageError
+from fedconsole.history import RoundSummary, RunState, RunSummary
+from tests.support.places import redirect, write_journal
+
+CREATED: Line = {"type": "run.created", "task": "digits", "plan": {"virtual": 2}}
+ROUND: Line = {
+    "type": "round.finished",
+    "round": 1,
+    "updates": ["alice", "bob"],
+    "loss": 0.5,
+    "seconds": 2.0,
+    "model_id": "aa",
+    "bytes_sent": 10,
+    "bytes_received": 20,
+}
+TEST: Line = {"type": "eval", "round": 1, "loss": 0.4, "accuracy": 0.9, "worker": None}
+HOLDOUT: Line = {"type": "eval", "round": 1, "loss": 9.0, "accuracy": 0.1, "worker": "bob"}
+END: Line = {
+    "type": "run.finished",
+    "outcome": "completed",
+    "rounds": 1,
+    "seconds": 3.5,
+    "model_id": "bb",
+    "model_path": "/m",
+    "reason": "",
+    "exit_code": 0,
+}
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return redirect(tmp_path, monkeypatch)
+
+
+def test_there_is_no_history_before_the_first_run() -> None:
+    assert history.run_ids() == []
+    assert history.resolve("all") == []
+    with pytest.raises(UsageError, match="there are no runs"):
+        history.resolve("latest")
+
+
+def test_a_finished_run_is_summarized() -> None:
+    write_journal("20261122-aaaa", [CREATED, ROUND, TEST, HOLDOUT, END])
+    summary = history.summarize("20261122-aaaa")
+    assert summary is not None
+    assert abs((datetime.now(tz=UTC) - summary.started).total_seconds()) < 60
+    assert summary == RunSummary(
+        run="20261122-aaaa",
+        state=RunState.COMPLETED,
+        task="digits",
+        started=summary.started,
+        seconds=3.5,
+        rounds=1,
+        loss=0.4,
+        accuracy=0.9,
+        model_id="bb",
+        model_path="/m",
+        reason="",
+        plan={"virtual": 2},
+    )
+
+
+def test_the_rounds_carry_the_test_of_the_desktop_not_of_a_worker() -> None:
+    second = ROUND | {"round": 2, "updates": ["bob"]}
+    write_journal("20261122-aaaa", [CREATED, HOLDOUT, TEST, ROUND, HOLDOUT, second])
+    assert history.rounds("20261122-aaaa") == [
+        RoundSummary(1, 2.0, ("alice", "bob"), 0.5, 0.4, 0.9, 10, 20, "aa"),
+        RoundSummary(2, 2.0, ("bob",), 0.5, None, None, 10, 20, "aa"),
+    ]
+
+
+def test_a_run_without_engine_and_without_last_line_has_crashed() -> None:
+    write_journal("20261122-aaaa", [CREATED, ROUND])
+    summary = history.summarize("20261122-aaaa")
+    assert summary is not None
+    assert (summary.state, summary.rounds, summary.seconds) == (RunState.CRASHED, 1, None)
+
+
+def test_a_run_with_a_listening_engine_is_running_and_cannot_be_removed() -> None:
+    write_journal("20261122-aaaa", [CREATED])
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(socket_path("20261122-aaaa")))
+        engine.listen()
+        summary = history.summarize("20261122-aaaa")
+        assert summary is not None
+        assert summary.state is RunState.RUNNING
+        with pytest.raises(RefusedError, match="abort it first"):
+            history.remove("20261122-aaaa")
+
+
+def test_a_socket_that_a_dead_engine_left_is_no_running_run() -> None:
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(socket_path("20261122-aaaa")))
+    assert not history.is_running("20261122-aaaa")
+
+
+def test_lines_are_what_the_run_printed() -> None:
+    write_journal("20261122-aaaa", [CREATED, ROUND])
+    first, second = history.lines("20261122-aaaa")
+    assert first == {
+        "v": 1,
+        "seq": 1,
+        "time": first["time"],
+        "run": "20261122-aaaa",
+        "type": "run.created",
+        "task": "digits",
+        "plan": {"virtual": 2},
+    }
+    assert list(history.lines("20261122-aaaa", first_seq=2)) == [second]
+
+
+def test_a_run_is_named_by_a_unique_prefix_latest_or_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The clock decides which is the latest, not the random end of an id.
+    for second, run in enumerate(("20261122-cccc", "20261122-abcd", "20261122-aaaa")):
+        with monkeypatch.context() as patched:
+            patched.setattr("time.time_ns", lambda second=second: second * 1_000_000_000)
+            write_journal(run, [CREATED])
+    assert history.resolve("latest") == ["20261122-aaaa"]
+    assert history.resolve("all") == ["20261122-aaaa", "20261122-abcd", "20261122-cccc"]
+    assert history.resolve("20261122-c") == ["20261122-cccc"]
+    with pytest.raises(UsageError, match="fits 20261122-aaaa, 20261122-abcd"):
+        history.resolve("20261122-a")
+    with pytest.raises(UsageError, match="no run begins with 'x'"):
+        history.resolve("x")
+    with pytest.raises(UsageError, match="'all' means 3 runs"):
+        history.resolve_one("all")
+
+
+def test_reading_changes_no_byte_of_the_journal() -> None:
+    write_journal("20261122-aaaa", [CREATED, ROUND, END])
+    journal = history.folder_of("20261122-aaaa") / "run.db"
+    before = journal.read_bytes()
+    history.summarize("20261122-aaaa")
+    history.rounds("20261122-aaaa")
+    assert journal.read_bytes() == before
+
+
+def test_a_removed_run_is_gone() -> None:
+    write_journal("20261122-aaaa", [CREATED, END])
+    history.remove("20261122-aaaa")
+    assert list(paths.runs_dir().iterdir()) == []
+
+
+def test_a_broken_journal_is_named() -> None:
+    write_journal("20261122-aaaa", [CREATED])
+    (history.folder_of("20261122-aaaa") / "run.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(StorageError, match=r"cannot read the journal .*run\.db"):
+        history.summarize("20261122-aaaa")

@@ -161,7 +161,8 @@ def _join(turn: Turn, event: events.WorkerJoined) -> None:
         turn.put_member(event.worker, replace(member, is_connected=True, address=event.address))
         turn.announce(facts.WorkerRejoined(event.worker, event.address))
         _take_up_part(turn, event)
-    absent = turn.state.absent - {event.worker, event.address}
+    here = {event.worker, event.address}
+    absent = {name: reason for name, reason in turn.state.absent.items() if name not in here}
     turn.state = replace(turn.state, absent=absent)
     turn.steer(event.worker)
     rounds.settle(turn)
@@ -206,11 +207,13 @@ def _lose(turn: Turn, event: events.WorkerLost) -> None:
     state = turn.state
     member = state.members.get(event.worker)
     if state.phase is RunPhase.GATHERING:
-        turn.state = replace(state, absent=state.absent | {event.worker})
+        turn.state = replace(state, absent={**state.absent, event.worker: event.reason})
     if member is not None and member.is_connected:
         turn.put_member(event.worker, replace(member, is_connected=False))
         turn.wait_no_more_for(event.worker)
         turn.announce(facts.WorkerLost(event.worker, member.address, event.reason))
+    elif state.phase is RunPhase.GATHERING and event.worker not in state.absent:
+        turn.announce(facts.WorkerLost(event.worker, event.worker, event.reason))
     elif state.phase is not RunPhase.GATHERING:
         turn.ignore()
         return
@@ -233,11 +236,7 @@ def _expire(turn: Turn, event: events.TimerExpired) -> None:
     turn.state = replace(turn.state, timer=None)
     match timer.kind:
         case TimerKind.GATHERING:
-            have, need = turn.state.have, turn.state.need
-            if have >= need:
-                rounds.begin(turn)
-            else:
-                turn.fail(f"{have} workers have joined, {need} needed", ExitCode.NO_QUORUM)
+            rounds.begin_or_fail(turn)
         case TimerKind.ROUND:
             rounds.close_or_wait(turn)
         case TimerKind.EVALUATION:
@@ -304,7 +303,7 @@ def _restart(turn: Turn) -> None:
         worker: replace(member, is_connected=False) for worker, member in turn.state.members.items()
     }
     turn.state = replace(
-        turn.state, members=members, waiting_for=frozenset(), absent=frozenset(), timer=None
+        turn.state, members=members, waiting_for=frozenset(), absent={}, timer=None
     )
     round_ = turn.state.round
     match turn.state.phase:

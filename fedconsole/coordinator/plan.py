@@ -84,7 +84,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     round_timeout_s: float = 600.0
     on_quorum_loss: OnQuorumLoss = OnQuorumLoss.WAIT
     quorum_timeout_s: float = 600.0
-    """How long to wait for enough workers, at the start and in the run."""
+    """How long to wait for enough workers in the run; at the start for those that do answer."""
     eval_every: Literal["round", "epoch"] | int = "round"
     stop_at: tuple[str, float] | None = None
     """Name and value of a metric; a loss stops the run at or below it, others at or above."""

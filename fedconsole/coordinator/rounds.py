@@ -213,9 +213,11 @@ def settle(turn: Turn) -> None:
     round_ = state.open_round
     match state.phase:
         case RunPhase.GATHERING:
-            num_answers = state.num_connected + len(state.absent)
-            if num_answers >= state.plan.num_workers and state.have >= state.need:
-                begin(turn)
+            # A worker that was there a moment ago may come back; one that never was is an answer.
+            is_one_lost = any(not member.is_connected for member in state.members.values())
+            have_all_answered = state.num_connected + len(state.absent) >= state.plan.num_workers
+            if have_all_answered and (state.have >= state.need or not is_one_lost):
+                begin_or_fail(turn)
         case RunPhase.TRAINING:
             if round_ is not None and round_.have_all_answered:
                 close_or_wait(turn)
@@ -239,7 +241,22 @@ def settle(turn: Turn) -> None:
             pass
 
 
-def begin(turn: Turn) -> None:
+def begin_or_fail(turn: Turn) -> None:
+    """No more workers are waited for: start with those that are there, if they are enough."""
+    state = turn.state
+    if state.have >= state.need:
+        _begin(turn)
+        return
+    missing = ", ".join(f"{name} ({reason})" for name, reason in sorted(state.absent.items()))
+    turn.fail(
+        f"{state.have} of {state.plan.num_workers} workers have joined, {state.need} needed; "
+        f"missing: {missing or 'no answer yet from the others'}; "
+        "start them, or allow fewer with --min-updates",
+        ExitCode.NO_QUORUM,
+    )
+
+
+def _begin(turn: Turn) -> None:
     turn.stop_timer()
     if not any(member.batches_per_epoch for member in turn.state.members.values()):
         turn.fail("no worker has a batch of examples to train on", ExitCode.REFUSED)

@@ -150,8 +150,8 @@ class RunState(Struct, frozen=True, kw_only=True):
     """The global model of the last complete round; at first the initial one."""
     phase: RunPhase = RunPhase.GATHERING
     members: Mapping[str, Member] = {}
-    absent: frozenset[str] = frozenset()
-    """While gathering: worker ids or addresses that could not be reached or were lost."""
+    absent: Mapping[str, str] = {}
+    """While gathering: worker ids or addresses that are not there, each with the reason."""
     round: Round | None = None
     num_rounds: int = 0
     """Complete rounds: aggregated and saved."""

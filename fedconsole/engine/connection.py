@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,8 @@ class Connection:
         self.status: m.DeviceStatus | None = None
         self._websocket = websocket
         self._listener = listener
+        # A device remembers its answers by these, across connections and engines of a run.
+        self._prefix = secrets.token_hex(4)
         self._ids = itertools.count(1)
         self._transfers = itertools.count(1)
         self._answers: dict[str, asyncio.Future[m.Answer]] = {}
@@ -145,7 +148,7 @@ class Connection:
             ProtocolError: the answer is of another kind.
             LinkClosed: the connection ended first.
         """
-        cmd_id = str(next(self._ids))
+        cmd_id = f"{self._prefix}-{next(self._ids)}"
         answer: asyncio.Future[m.Answer] = asyncio.get_running_loop().create_future()
         self._answers[cmd_id] = answer
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,8 @@ from pi_daemon.protocol.text import clean
 _FIRST_DELAY_S: Final = 0.5
 _LAST_DELAY_S: Final = 30.0
 _RELEASE_S: Final = 2.0
+_GRACE_S: Final = 5.0
+"""A device that starts at the same time as the run is not missed: it may take so long."""
 
 A = TypeVar("A", bound=m.Answer)
 
@@ -79,6 +82,7 @@ class WorkerLink:
         return self._bytes_before[1] + (self._connection.bytes_received if self._connection else 0)
 
     async def run(self) -> None:
+        began_s = time.monotonic()
         async with asyncio.TaskGroup() as self._deliveries:
             for delay_s in _delays():
                 try:
@@ -91,8 +95,9 @@ class WorkerLink:
                     reason = _words(error)
                 if self._is_closing:
                     return
-                self._reports.event(e.WorkerLost(self.worker_id, reason))
-                self.has_answered.set()
+                if self.hello is not None or time.monotonic() - began_s > _GRACE_S:
+                    self._reports.event(e.WorkerLost(self.worker_id, reason))
+                    self.has_answered.set()
                 await asyncio.sleep(delay_s)
 
     def send(self, command: c.WorkerCommand) -> None:
@@ -346,6 +351,8 @@ class WorkerLink:
             )
 
     def _take_telemetry(self, telemetry: m.Telemetry) -> None:
+        if not self._job.names.done():
+            return  # its name in the run is not known yet
         self._note(
             "worker.telemetry",
             celsius=telemetry.celsius,

@@ -73,6 +73,25 @@ def test_a_worker_that_cannot_be_reached_is_not_waited_for_if_there_are_enough()
     assert run.told == (sent("bob"),)
 
 
+def test_a_run_that_cannot_reach_enough_workers_fails_at_once_and_names_them() -> None:
+    run = play(PLAN, [joins("bob"), is_lost("alice:10002")])
+    assert ending(run) == (RunPhase.FAILED, ExitCode.NO_QUORUM)
+    assert run.state.ending is not None
+    assert run.state.ending.reason == (
+        "1 of 2 workers have joined, 2 needed; missing: alice:10002 (link closed); "
+        "start them, or allow fewer with --min-updates"
+    )
+    assert facts.WorkerLost("alice:10002", "alice:10002", "link closed") in facts_in(run.last)
+
+
+def test_a_worker_that_was_there_a_moment_ago_is_waited_for_at_the_start() -> None:
+    run = play(PLAN, [joins("bob"), is_lost("bob")])
+    assert run.state.phase is RunPhase.GATHERING
+    run = run.play([is_lost("alice:10002")])
+    assert run.state.phase is RunPhase.GATHERING
+    assert ending(run.play([time_is_up])) == (RunPhase.FAILED, ExitCode.NO_QUORUM)
+
+
 def test_an_unreachable_worker_that_joins_after_all_is_counted_once() -> None:
     plan = replace(PLAN, virtual=3, min_updates=1)
     run = play(plan, [is_lost("alice:10002"), joins("alice"), joins("bob")])

@@ -25,8 +25,13 @@ _END_S = 5.0
 
 
 @asynccontextmanager
-async def local_daemons(num_workers: int) -> AsyncIterator[list[str]]:
-    """Daemons that share the digits between them; gives their addresses, and ends them after.
+async def local_daemons(
+    num_workers: int, dataset: str = "digits=sample"
+) -> AsyncIterator[list[str]]:
+    """Daemons that share a dataset between them; gives their addresses, and ends them after.
+
+    Args:
+        dataset: NAME=SOURCE, as pi-daemon takes it.
 
     Raises:
         RunFailedError: one did not start; the message has its last words.
@@ -34,7 +39,9 @@ async def local_daemons(num_workers: int) -> AsyncIterator[list[str]]:
     with TemporaryDirectory(prefix="fedconsole-demo-") as folder:
         daemons: list[subprocess.Popen[bytes]] = []
         try:
-            daemons.extend(_start(Path(folder), i, num_workers) for i in range(num_workers))
+            daemons.extend(
+                _start(Path(folder), i, num_workers, dataset) for i in range(num_workers)
+            )
             yield await _addresses(daemons, Path(folder))
         finally:
             await _end(daemons)
@@ -44,10 +51,10 @@ def name_of(index: int) -> str:
     return _NAMES[index] if index < len(_NAMES) else f"worker-{index + 1}"
 
 
-def _start(folder: Path, index: int, num_workers: int) -> subprocess.Popen[bytes]:
+def _start(folder: Path, index: int, num_workers: int, dataset: str) -> subprocess.Popen[bytes]:
     name = name_of(index)
     arguments = ["--id", name, "--port", "0", "--no-mdns", "--state-dir", str(folder / name)]
-    data = ["--dataset", "digits=sample", "--shard", f"{index + 1}/{num_workers}"]
+    data = ["--dataset", dataset, "--shard", f"{index + 1}/{num_workers}"]
     with (folder / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-c", _MAIN, *arguments, *data],

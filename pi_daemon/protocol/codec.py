@@ -67,10 +67,11 @@ def _decode(
     try:
         return decoder.decode(frame)
     except msgspec.ValidationError as error:
+        # The decoder stopped at the type: what follows may be malformed still.
         try:
             name = _tag.decode(frame).type
-        except msgspec.ValidationError:
-            raise FrameError("message without a type") from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise FrameError(f"not a message: {error}") from error
         if name not in known:
             return Unknown(name[:64])
         raise FrameError(f"{name}: {error}") from error

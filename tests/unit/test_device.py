@@ -365,6 +365,14 @@ def test_a_repeated_command_under_way_is_not_started_twice() -> None:
     assert told(script.device.on_begun(2, script.now_s)) == [Ok("StartRound")]
 
 
+def test_a_repeated_evaluation_under_way_is_neither_refused_nor_started_twice() -> None:
+    script = prepared()
+    fields: dict[str, Any] = {"round": 0, "model_id": MODEL_ID, "model": MODEL}
+    script.say(1, Evaluate, **fields)
+    script.device.on_received(1, MODEL.transfer, script.now_s)
+    assert script.say(1, Evaluate, **fields) == []
+
+
 def test_the_next_attempt_of_a_round_in_training_goes_on_with_it() -> None:
     script = training()
     actions = script.start(1, "retry", attempt=2)

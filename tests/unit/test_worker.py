@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from pi_daemon.learning.worker import Refusal, Workshop, read_model
+from pi_daemon.learning.trial import Refusal, Trials
+from pi_daemon.learning.worker import Workshop, read_model
 from pi_daemon.protocol.graphs import OptimizerSpec, decode_graphs
 from pi_daemon.protocol.messages import RefusalCode
 from pi_daemon.trainer_pipe import WorkerSpec
@@ -23,8 +25,13 @@ def spec(tmp_path: Path) -> WorkerSpec:
     return worker_spec(tmp_path)
 
 
+@functools.cache
+def trials() -> Trials:
+    return Trials()
+
+
 def workshop(max_memory_bytes: int = sys.maxsize) -> Workshop:
-    return Workshop(torch.device("cpu"), max_memory_bytes)
+    return Workshop(trials(), torch.device("cpu"), max_memory_bytes)
 
 
 def change(spec: WorkerSpec, **changes: Any) -> WorkerSpec:

@@ -1,0 +1,83 @@
+"""Federated averaging in plain PyTorch, one worker after the other: what every figure is compared to.
+
+Shares nothing with the project but the procedure: `torch.optim`, its own loop, its own average.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Shard = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class PlainRun:
+    accuracies: list[float]
+    """After each epoch."""
+    round_seconds: list[float]
+    """Training and averaging of each round, evaluation apart."""
+    num_steps: int
+
+
+def train(
+    net: nn.Module,
+    shards: list[Shard],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    test: Shard,
+    *,
+    epochs: int,
+    batch_size: int,
+    batches_per_round: int,
+    lr: float,
+) -> PlainRun:
+    """Each round, every worker trains some batches from the global model; then they are averaged."""
+    accuracies, seconds, num_steps = [], [], 0
+    for epoch in range(epochs):
+        orders = [
+            torch.randperm(len(x), generator=torch.Generator().manual_seed(1000 * epoch + worker))
+            for worker, (x, _) in enumerate(shards)
+        ]
+        num_batches = max(-(-len(x) // batch_size) for x, _ in shards)
+        for first in range(0, num_batches, batches_per_round):
+            start = time.perf_counter()
+            updates, weights = [], []
+            for (x, y), order in zip(shards, orders, strict=True):
+                local = copy.deepcopy(net).train()
+                optimizer = torch.optim.SGD(local.parameters(), lr=lr)
+                num_examples = 0
+                for batch in range(first, min(first + batches_per_round, num_batches)):
+                    rows = order[batch * batch_size : (batch + 1) * batch_size]
+                    optimizer.zero_grad()
+                    loss(local(x[rows]), y[rows]).backward()
+                    optimizer.step()
+                    num_examples += len(rows)
+                    num_steps += 1
+                updates.append(local.state_dict())
+                weights.append(num_examples)
+            net.load_state_dict(
+                {
+                    name: sum(u[name].double() * w for u, w in zip(updates, weights, strict=True))
+                    / sum(weights)
+                    for name in updates[0]
+                }
+            )
+            seconds.append(time.perf_counter() - start)
+        accuracies.append(accuracy(net, test))
+    return PlainRun(accuracies, seconds, num_steps)
+
+
+@torch.no_grad()
+def accuracy(net: nn.Module, test: Shard) -> float:
+    net.eval()
+    x, y = test
+    right = sum(
+        int((net(x[first : first + 1000]).argmax(1) == y[first : first + 1000]).sum())
+        for first in range(0, len(x), 1000)
+    )
+    return right / len(x)

@@ -1,0 +1,118 @@
+"""What `device.Device` wants done; `server` does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pi_daemon.protocol.messages import (
+    Abort,
+    Blob,
+    Evaluate,
+    FromDaemon,
+    Pause,
+    Prepare,
+    Resume,
+    StartRound,
+)
+from pi_daemon.trainer_pipe import RoundTrained
+
+ControlCommand = Pause | Resume | Abort
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    link: int | None
+    """None: all links."""
+    message: FromDaemon
+
+
+@dataclass(frozen=True, slots=True)
+class SaveFence:
+    """Put the fence on disk, before any later action is carried out."""
+
+    fence: int
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Keep this blob as a file, then call `on_received`. Other blobs are read and thrown away."""
+
+    link: int
+    blob: Blob
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareWorker:
+    """Load data and graphs, then call `on_prepared` or `on_prepare_failed`."""
+
+    ticket: int
+    prepare: Prepare
+
+
+@dataclass(frozen=True, slots=True)
+class TrainModel:
+    """Train, then call `on_begun`, `on_losses` and `on_trained` or `on_training_failed`."""
+
+    ticket: int
+    prepare: Prepare
+    start: StartRound
+    model_sha256: str
+    """Of the model's file."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateModel:
+    """Evaluate, then call `on_evaluated`."""
+
+    prepare: Prepare
+    evaluate: Evaluate
+    model_sha256: str
+    """Of the model's file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Pause, resume or abort the training, then call `on_controlled`."""
+
+    worker_id: str
+    command: ControlCommand
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetWorker:
+    """Abort what the worker does, and let go of its data, graphs and model."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Send the update that this training left."""
+
+    link: int
+    ticket: int
+    start: StartRound
+    """Of the attempt that it is sent for."""
+    trained: RoundTrained
+
+
+@dataclass(frozen=True, slots=True)
+class DropUpdate:
+    """Delete the update that this training left."""
+
+    ticket: int
+
+
+Action = (
+    Tell
+    | SaveFence
+    | Receive
+    | PrepareWorker
+    | TrainModel
+    | EvaluateModel
+    | Control
+    | ForgetWorker
+    | Deliver
+    | DropUpdate
+)

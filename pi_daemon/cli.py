@@ -1,0 +1,285 @@
+"""The command `pi-daemon`: reads the owner's options, describes the data, serves until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import uuid
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
+
+import typer
+
+from pi_daemon.protocol.limits import MAX_MODEL_BYTES, MAX_NAME, PORT
+
+if TYPE_CHECKING:
+    from pi_daemon.identity import Identity
+    from pi_daemon.protocol.messages import Capabilities, DatasetCard, Hello
+    from pi_daemon.settings import Settings
+
+EXIT_REFUSED: Final = 3
+"""An option, the data or the state directory does not allow a start."""
+
+MEMORY_SHARE: Final = 0.8
+"""Of the device's memory, what the trainer gets unless the owner says otherwise."""
+
+app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+def main() -> None:
+    app()
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = PORT,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    worker_name: Annotated[
+        str, typer.Option("--id", metavar="NAME", help="This worker's name.  [default: host name]")
+    ] = "",
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=SOURCE",
+            help="Data to train on: `sample`, a .npz or .safetensors file with x and y, or a "
+            "folder of IDX files. Repeatable.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Own only a part: 1/3, or dirichlet:0.3:1/3:SEED."),
+    ] = None,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
+    state_dir: Annotated[
+        str | None, typer.Option(help="Key and work files.  [default: one for each name]")
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Of the trainer, such as 512M.  [default: 80 % of all]"),
+    ] = None,
+    max_model: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Largest model to accept, such as 100M.")
+    ] = None,
+    max_batch_seconds: Annotated[
+        float, typer.Option(min=1, help="A batch that takes longer ends the trainer.")
+    ] = 600.0,
+    share_labels: Annotated[
+        bool, typer.Option("--share-labels", help="Tell consoles how many examples each class has.")
+    ] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond this machine, to anybody.")
+    ] = False,
+    no_mdns: Annotated[bool, typer.Option("--no-mdns", help="Do not announce on mDNS.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Let paired consoles train models on this device's data, which stays here."""
+    if show_version:
+        print(_build())
+        return
+    _set_up_logging(verbose)
+    _require_safe_host(host, insecure)
+    sources = _sources(dataset or [])
+    cards = _cards(sources, shard, share_labels)
+
+    import psutil
+
+    from pi_daemon.settings import Settings
+
+    total_bytes = psutil.virtual_memory().total
+    settings = Settings(
+        worker_name=_name(worker_name),
+        host=host,
+        port=port,
+        sources=sources,
+        shard=shard,
+        device=device,
+        max_memory_bytes=_size("--max-memory", max_memory) or int(total_bytes * MEMORY_SHARE),
+        max_batch_s=max_batch_seconds,
+        announces=not no_mdns,
+    )
+    capabilities = _capabilities(total_bytes, _size("--max-model", max_model))
+    _run(settings, state_dir, capabilities, cards)
+
+
+def _run(
+    settings: Settings,
+    state_dir: str | None,
+    capabilities: Capabilities,
+    cards: tuple[DatasetCard, ...],
+) -> None:
+    from pi_daemon.identity import IdentityError, open_identity
+    from pi_daemon.paths import UnsafePathError, default_state_dir
+    from pi_daemon.protocol.limits import MIN_PROTO, PROTO
+    from pi_daemon.protocol.messages import Hello
+
+    folder = Path(state_dir) if state_dir else default_state_dir(settings.worker_name)
+    try:
+        with open_identity(folder) as identity:
+            hello = Hello(
+                proto=PROTO,
+                min_proto=MIN_PROTO,
+                id=identity.device_id,
+                name=settings.worker_name,
+                boot_id=uuid.uuid4().hex,
+                build=_build(),
+                capabilities=capabilities,
+                datasets=cards,
+            )
+            asyncio.run(_serve(settings, identity, hello))
+    except (IdentityError, UnsafePathError) as error:
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            _refuse(
+                f"port {settings.port} of {settings.host} is in use, perhaps by another pi-daemon: "
+                "take another --port; 0 picks a free one"
+            )
+        _refuse(str(error))
+
+
+async def _serve(settings: Settings, identity: Identity, hello: Hello) -> None:
+    from pi_daemon.server import Server
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    held = ", ".join(f"{card.name} ({card.num_examples} examples)" for card in hello.datasets)
+
+    def on_listening(address: str, port: int) -> None:
+        shown = f"[{address}]" if ":" in address else address
+        print(
+            f"pi-daemon {hello.name} ({identity.short_id}) listens on ws://{shown}:{port}, "
+            + (f"datasets: {held}" if held else "no dataset"),
+            file=sys.stderr,
+            flush=True,
+        )
+
+    await Server(settings, identity, hello).run(stop, on_listening)
+
+
+def _set_up_logging(verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    # Each stray connection would log a stack trace.
+    logging.getLogger("pi_daemon.websockets").setLevel(logging.CRITICAL)
+    for library in ("asyncio", "zeroconf"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def _require_safe_host(host: str, insecure: bool) -> None:
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        _refuse(f"--host {host}: expected an IP address, such as 127.0.0.1 or 0.0.0.0")
+    if is_loopback:
+        return
+    if not insecure:
+        _refuse(
+            f"--host {host} would let anybody on the network train on this device's data and read "
+            "what comes of it: add --insecure if that is what you want"
+        )
+    logging.warning(
+        "INSECURE: anybody who reaches %s can steer this device and read its updates", host
+    )
+
+
+def _name(worker_name: str) -> str:
+    name = worker_name or platform.node() or "worker"
+    if len(name) > MAX_NAME:
+        _refuse(f"--id has {len(name)} characters, at most {MAX_NAME} are allowed")
+    return name
+
+
+def _sources(datasets: list[str]) -> dict[str, str]:
+    sources: dict[str, str] = {}
+    for dataset in datasets:
+        name, equals, source = dataset.partition("=")
+        if not (name and equals and source) or len(name) > MAX_NAME:
+            _refuse(f"--dataset {dataset}: expected NAME=SOURCE, such as digits=sample")
+        if name in sources:
+            _refuse(f"--dataset {name} is given twice")
+        sources[name] = source
+    return sources
+
+
+def _cards(
+    sources: dict[str, str], shard: str | None, share_labels: bool
+) -> tuple[DatasetCard, ...]:
+    """Describe the data in a process of its own, which takes the libraries for it to its grave."""
+    import msgspec
+
+    from pi_daemon.protocol.messages import DatasetCard
+
+    if not sources:
+        return ()
+    options = [
+        *(("--shard", shard) if shard else ()),
+        *(["--share-labels"] if share_labels else ()),
+    ]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pi_daemon.learning.datasets", *options, "--"),
+            *(f"{name}={source}" for name, source in sources.items()),
+        ],
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    if done.returncode != 0:
+        # It has said why.
+        raise typer.Exit(EXIT_REFUSED)
+    return msgspec.json.decode(done.stdout, type=tuple[DatasetCard, ...])
+
+
+def _capabilities(memory_bytes: int, max_model_bytes: int | None) -> Capabilities:
+    from pi_daemon.protocol.messages import Capabilities
+    from pi_daemon.protocol.operators import OPERATORS_DIGEST
+
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = None
+    return Capabilities(
+        torch=torch,
+        operators=OPERATORS_DIGEST if torch else None,
+        machine=platform.machine(),
+        num_cpus=os.cpu_count() or 1,
+        memory_bytes=memory_bytes,
+        max_model_bytes=max_model_bytes or min(MAX_MODEL_BYTES, memory_bytes // 4),
+    )
+
+
+def _size(option: str, text: str | None) -> int | None:
+    """A number of bytes, with K, M or G for powers of 1024."""
+    if text is None:
+        return None
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    factor = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(unit)
+    if factor is None or not number.isdecimal() or int(number) == 0:
+        _refuse(f"{option} {text}: expected a size such as 512M or 2G")
+    return int(number) * factor
+
+
+def _build() -> str:
+    return f"pi-daemon {version('fedconsole')}"
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"pi-daemon: {reason}", file=sys.stderr)
+    raise typer.Exit(EXIT_REFUSED)
+
+
+if __name__ == "__main__":
+    main()

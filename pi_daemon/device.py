@@ -1,0 +1,191 @@
+"""Decides what a connected console may do now, and what the device does about it.
+
+Pure: no clock, no socket, no file. The server hands in what happens, with the time of its monotonic
+clock, and carries out the actions that come back, in their order.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from pi_daemon.actions import Action, ControlCommand, SaveFence
+from pi_daemon.assignment import Assignment
+from pi_daemon.lease import Lease
+from pi_daemon.outbox import Outbox
+from pi_daemon.protocol.messages import (
+    Abort,
+    AcceptUpdate,
+    DatasetCard,
+    DeviceStatus,
+    Evaluate,
+    Hello,
+    Ok,
+    Pause,
+    Prepare,
+    RefusalCode,
+    RefuseUpdate,
+    ReleaseLease,
+    RenewLease,
+    Resume,
+    StartRound,
+    Status,
+    TakeLease,
+)
+from pi_daemon.trainer_pipe import ModelEvaluated, RoundTrained, WorkerReady
+
+SteeringCommand = (
+    RenewLease
+    | ReleaseLease
+    | Prepare
+    | StartRound
+    | Pause
+    | Resume
+    | Abort
+    | Evaluate
+    | AcceptUpdate
+    | RefuseUpdate
+)
+
+
+class Device:
+    """The state of one daemon. Every `on_...` returns what is to be done, in order."""
+
+    def __init__(self, datasets: tuple[DatasetCard, ...], fence: int, fence_run: str) -> None:
+        """`fence` and `fence_run` are what `SaveFence` last saved; 0 and "" at first."""
+        self._consoles: dict[int, Hello] = {}
+        self._lease = Lease(fence, fence_run)
+        self._outbox = Outbox()
+        self._assignment = Assignment(datasets, self._lease, self._outbox)
+        self._told = self.status(0.0)
+
+    def status(self, now_s: float) -> DeviceStatus:
+        return DeviceStatus(
+            state=self._assignment.state,
+            highest_fence=self._lease.fence,
+            holder=self._lease.holder(now_s),
+            run=self._assignment.run,
+            round=self._assignment.round,
+            model_id=self._assignment.model_id,
+        )
+
+    # What consoles do
+
+    def on_link_opened(self, link: int, hello: Hello) -> None:
+        self._consoles[link] = hello
+
+    def on_link_closed(self, link: int, now_s: float) -> list[Action]:
+        """Training goes on; what the link was still bringing is forgotten."""
+        self._consoles.pop(link, None)
+        self._lease.lose(link)
+        self._assignment.drop_incoming(link)
+        return self._done(now_s)
+
+    def on_command(
+        self, link: int, command: TakeLease | SteeringCommand, now_s: float
+    ) -> list[Action]:
+        console = self._consoles[link]
+        if isinstance(command, TakeLease):
+            self._take_lease(link, console, command, now_s)
+        elif refusal := self._lease.renew(link, console, command, now_s):
+            self._outbox.tell(link, refusal)
+        elif self._outbox.begin(link, command.cmd_id):
+            self._carry_out(link, command)
+        return self._done(now_s)
+
+    def on_received(self, link: int, transfer: int, now_s: float) -> list[Action]:
+        """A blob that `Receive` asked for is complete and in its place."""
+        self._assignment.on_received(link, transfer)
+        return self._done(now_s)
+
+    def on_tick(self, now_s: float) -> list[Action]:
+        """Call about every second: leases and kept updates end by it."""
+        self._assignment.on_tick(now_s)
+        return self._done(now_s)
+
+    # What the trainer does
+
+    def on_prepared(self, ticket: int, ready: WorkerReady, now_s: float) -> list[Action]:
+        self._assignment.on_prepared(ticket, ready)
+        return self._done(now_s)
+
+    def on_prepare_failed(
+        self, ticket: int, code: RefusalCode, reason: str, now_s: float
+    ) -> list[Action]:
+        self._assignment.on_prepare_failed(ticket, code, reason)
+        return self._done(now_s)
+
+    def on_begun(self, ticket: int, now_s: float) -> list[Action]:
+        self._assignment.on_begun(ticket)
+        return self._done(now_s)
+
+    def on_losses(
+        self, ticket: int, losses: tuple[float | None, ...], now_s: float
+    ) -> list[Action]:
+        self._assignment.on_losses(ticket, losses)
+        return self._done(now_s)
+
+    def on_trained(self, ticket: int, trained: RoundTrained, now_s: float) -> list[Action]:
+        self._assignment.on_trained(ticket, trained, now_s)
+        return self._done(now_s)
+
+    def on_training_failed(
+        self, ticket: int, code: RefusalCode, reason: str, now_s: float
+    ) -> list[Action]:
+        """Training did not begin, or stopped without an update."""
+        self._assignment.on_training_failed(ticket, code, reason)
+        return self._done(now_s)
+
+    def on_controlled(self, command: ControlCommand, now_s: float) -> list[Action]:
+        """A `Control` has been carried out, or there was no trainer left to carry it out."""
+        self._assignment.on_controlled(command)
+        return self._done(now_s)
+
+    def on_evaluated(
+        self, evaluate: Evaluate, outcome: ModelEvaluated | tuple[RefusalCode, str], now_s: float
+    ) -> list[Action]:
+        self._assignment.on_evaluated(evaluate, outcome)
+        return self._done(now_s)
+
+    # Decisions
+
+    def _take_lease(self, link: int, console: Hello, take: TakeLease, now_s: float) -> None:
+        old_link, old_fence, old_run = self._lease.link, self._lease.fence, self._lease.run
+        if refusal := self._lease.take(link, console, take, now_s):
+            self._outbox.tell(link, refusal)
+            return
+        if old_link is not None and old_link != link:
+            self._assignment.drop_incoming(old_link)
+        if take.fence != old_fence:
+            self._outbox.do(SaveFence(take.fence, take.run))
+        if take.run != old_run:
+            self._assignment.forget()
+            self._outbox.forget_run()
+        self._outbox.tell(link, Ok(take.cmd_id))
+        self._assignment.catch_up(link)
+
+    def _carry_out(self, link: int, command: SteeringCommand) -> None:
+        match command:
+            case RenewLease():
+                self._outbox.answer(Ok(command.cmd_id))
+            case ReleaseLease():
+                self._outbox.answer(Ok(command.cmd_id))
+                self._assignment.forget()
+                self._lease.release()
+            case Prepare():
+                self._assignment.prepare(link, command)
+            case StartRound():
+                self._assignment.start_round(link, command)
+            case Pause() | Resume() | Abort():
+                self._assignment.control(command)
+            case Evaluate():
+                self._assignment.evaluate(link, command)
+            case AcceptUpdate() | RefuseUpdate():
+                self._assignment.end_update(command)
+            case _:
+                assert_never(command)
+
+    def _done(self, now_s: float) -> list[Action]:
+        if (status := self.status(now_s)) != self._told:
+            self._told = status
+            self._outbox.tell(None, Status(status))
+        return self._outbox.take()

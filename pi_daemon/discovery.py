@@ -1,0 +1,165 @@
+"""Lets consoles find this daemon: by a file for those on the same machine, by mDNS on the network.
+
+What is announced is a hint that anybody could forge; it decides no trust.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from pi_daemon.paths import make_private, runtime_dir
+
+if TYPE_CHECKING:
+    from zeroconf import ServiceInfo
+    from zeroconf.asyncio import AsyncZeroconf
+
+log = logging.getLogger(__name__)
+
+SERVICE: Final = "_fedconsole._tcp.local."
+STATE_UPDATE_S: Final = 5.0
+"""The announced state changes at most this often: each change is a multicast to everybody."""
+
+
+class RegisteredDaemon(msgspec.Struct, frozen=True):
+    """A daemon that runs on this machine, for this user."""
+
+    device_id: str
+    worker_name: str
+    address: str
+    port: int
+    pid: int
+
+
+def registered_daemons() -> list[RegisteredDaemon]:
+    """The daemons that run now, by worker name; files of dead ones are removed."""
+    found = []
+    for path in registry_dir().glob("*.json"):
+        try:
+            daemon = msgspec.json.decode(path.read_bytes(), type=RegisteredDaemon)
+        except (OSError, msgspec.DecodeError):
+            continue
+        if _is_running(daemon.pid):
+            found.append(daemon)
+        else:
+            path.unlink(missing_ok=True)
+    return sorted(found, key=lambda daemon: (daemon.worker_name, daemon.device_id))
+
+
+def registry_dir() -> Path:
+    return make_private(runtime_dir() / "daemons")
+
+
+@contextlib.contextmanager
+def registered(daemon: RegisteredDaemon) -> Iterator[None]:
+    """Leave word of this daemon for as long as it runs."""
+    path = registry_dir() / f"{daemon.device_id}.json"
+    temporary = path.with_suffix(f".{daemon.pid}")
+    temporary.write_bytes(msgspec.json.encode(daemon))
+    temporary.replace(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+class Announcement:
+    """This daemon on mDNS. Trouble with it is logged and never stops the daemon."""
+
+    def __init__(self, device_id: str, worker_name: str, address: str, port: int) -> None:
+        self._device_id = device_id
+        self._name = worker_name
+        self._address = address
+        self._port = port
+        self._state = asyncio.Event()
+        self._current = "idle"
+
+    def show_state(self, state: str) -> None:
+        """Announce what the device does: idle, training or paused."""
+        if state != self._current:
+            self._current = state
+            self._state.set()
+
+    async def run(self) -> None:
+        """Announce until cancelled, then say goodbye."""
+        # Half a second and 15 MB, when the daemon listens already.
+        from zeroconf.asyncio import AsyncZeroconf
+
+        is_loopback = ipaddress.ip_address(self._address).is_loopback
+        try:
+            zeroconf = AsyncZeroconf(interfaces=[self._address]) if is_loopback else AsyncZeroconf()
+        except OSError as error:
+            log.warning("mDNS is not available (%s): consoles need this address", error)
+            return
+        try:
+            await self._announce(zeroconf)
+        except Exception as error:  # whatever the network makes zeroconf raise
+            log.warning("mDNS announcement failed (%s): consoles need this address", error)
+        finally:
+            await zeroconf.async_close()
+
+    async def _announce(self, zeroconf: AsyncZeroconf) -> None:
+        await (await zeroconf.async_register_service(self._info(), allow_name_change=True))
+        try:
+            while True:
+                await self._state.wait()
+                self._state.clear()
+                await (await zeroconf.async_update_service(self._info()))
+                await asyncio.sleep(STATE_UPDATE_S)
+        finally:
+            # The second await is for the goodbye, which else is never sent.
+            await (await zeroconf.async_unregister_service(self._info()))
+
+    def _info(self) -> ServiceInfo:
+        from zeroconf import ServiceInfo
+
+        name = self._name.replace(".", "-")[:40]
+        return ServiceInfo(
+            SERVICE,
+            f"{name}-{self._device_id[:4]}.{SERVICE}",
+            port=self._port,
+            addresses=[
+                ipaddress.ip_address(address).packed for address in _addresses(self._address)
+            ],
+            server=f"fedconsole-{self._device_id[:16].lower()}.local.",
+            properties={
+                "v": "1",
+                "id": self._device_id[:16],
+                "st": self._current,
+                "pair": "0",
+                "nm": self._name[:60],
+            },
+        )
+
+
+def _addresses(address: str) -> list[str]:
+    """What to announce for the address that the daemon listens on."""
+    if not ipaddress.ip_address(address).is_unspecified:
+        return [address]
+    import psutil
+
+    return [
+        entry.address
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if entry.family is socket.AF_INET and not entry.address.startswith("127.")
+    ]

@@ -1,0 +1,277 @@
+"""Reads the data that a device owns, cuts a shard from it, and describes it without showing it.
+
+NumPy only. As a program (`python -m pi_daemon.learning.datasets`) it prints the dataset cards of a
+daemon, which itself stays small that way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import os
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from pi_daemon.learning.digits import load_digits_split
+from pi_daemon.learning.idx import read_idx_pair
+from pi_daemon.protocol.limits import MAX_CLASSES
+from pi_daemon.protocol.messages import DatasetCard
+
+SAMPLE_DTYPES: Final = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+"""NumPy's names of the dtypes that a graph can take, with their safetensors codes."""
+
+Array = npt.NDArray[np.generic]
+
+
+class DatasetError(Exception):
+    """A dataset cannot be used; the message names it and says how to mend that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrays:
+    """Samples and their targets, in one order; at least one."""
+
+    x: Array
+    """First dimension: examples. Stored dtype, C-contiguous."""
+    y: Array
+    """int64 class numbers from 0, or float targets of any shape."""
+    num_classes: int | None
+    """Of the whole source, also for a shard that lacks some of them. None: no class numbers."""
+
+
+def load(source: str) -> Arrays:
+    """Read a dataset's source, which is as in `--dataset NAME=SOURCE`.
+
+    Raises:
+        DatasetError: missing, malformed, over this machine's memory, or not a dataset.
+    """
+    x: Array
+    y: Array
+    try:
+        if source == "sample":
+            digits = load_digits_split()
+            x, y = digits.x_train, digits.y_train
+        elif Path(source).is_dir():
+            x, y = read_idx_pair(Path(source), "train")
+        elif source.endswith(".npz"):
+            x, y = _load_npz(Path(source))
+        elif source.endswith(".safetensors"):
+            x, y = _load_safetensors(Path(source))
+        elif Path(source).exists():
+            raise DatasetError(
+                "expected `sample`, a .npz or .safetensors file with x and y, or a folder of IDX files"
+            )
+        else:
+            raise DatasetError("there is no such file or folder")
+        return _checked(x, y)
+    except MemoryError as error:
+        raise DatasetError(f"dataset {source}: it does not fit into memory") from error
+    except (DatasetError, OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"dataset {source}: {error}") from error
+
+
+def cut(arrays: Arrays, shard: str | None) -> Arrays:
+    """The part of a dataset that one worker owns; `shard` is as in `--shard`.
+
+    "2/3" gives the second of three contiguous parts, as a view. "dirichlet:0.3:2/3:SEED" gives the
+    second of three parts that share each class in proportions drawn from Dirichlet(0.3).
+
+    Raises:
+        DatasetError: the shard cannot be read, or is empty.
+    """
+    if shard is None:
+        return arrays
+    match shard.split(":"):
+        case [part]:
+            index, count = _part(part, shard)
+            n = len(arrays.x)
+            rows: slice | npt.NDArray[np.int64] = slice(
+                n * (index - 1) // count, n * index // count
+            )
+        case ["dirichlet", alpha, part, seed]:
+            index, count = _part(part, shard)
+            rows = _dirichlet_rows(arrays, _number(alpha, shard), index, count, seed, shard)
+        case _:
+            raise _bad_shard(shard)
+    x, y = arrays.x[rows], arrays.y[rows]
+    if len(x) == 0:
+        raise DatasetError(f"shard {shard} of {len(arrays.x)} examples is empty: cut fewer parts")
+    return Arrays(x, y, arrays.num_classes)
+
+
+def content_hash(arrays: Arrays) -> str:
+    """SHA-256 over the bytes of the samples, then of the targets."""
+    digest = hashlib.sha256()
+    for array in (arrays.x, arrays.y):
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def card(name: str, arrays: Arrays, *, share_labels: bool = False) -> DatasetCard:
+    """What may be told about a shard."""
+    counts = None
+    if share_labels and arrays.num_classes is not None:
+        counts = tuple(np.bincount(arrays.y, minlength=arrays.num_classes).tolist())
+    return DatasetCard(
+        name=name,
+        sample_shape=arrays.x.shape[1:],
+        sample_dtype=arrays.x.dtype.name,
+        target_dtype=arrays.y.dtype.name,
+        num_examples=len(arrays.x),
+        num_classes=arrays.num_classes,
+        sha256=content_hash(arrays),
+        label_counts=counts,
+    )
+
+
+def _checked(x: Array, y: Array) -> Arrays:
+    if x.ndim < 1 or y.ndim < 1 or len(x) != len(y):
+        raise DatasetError(f"x has the shape {x.shape} and y {y.shape}: expected as many of each")
+    if len(x) == 0:
+        raise DatasetError("it holds no examples")
+    if x.dtype.name not in SAMPLE_DTYPES:
+        raise DatasetError(f"x has dtype {x.dtype}, expected one of {', '.join(SAMPLE_DTYPES)}")
+    # Writable, because torch warns of tensors over memory that is not.
+    x = np.require(x, x.dtype.newbyteorder("="), ["C", "W"])
+    if np.issubdtype(y.dtype, np.floating):
+        return Arrays(x, np.require(y, np.float32, ["C", "W"]), None)
+    if not np.issubdtype(y.dtype, np.integer) or y.ndim != 1:
+        raise DatasetError(
+            f"y has dtype {y.dtype} and shape {y.shape}: expected one class number each, or floats"
+        )
+    if y.min() < 0 or y.max() >= MAX_CLASSES:
+        raise DatasetError(
+            f"y holds {y.min()} to {y.max()}: expected class numbers from 0 to {MAX_CLASSES - 1}"
+        )
+    return Arrays(x, np.require(y, np.int64, ["C", "W"]), int(y.max()) + 1)
+
+
+def _load_npz(path: Path) -> tuple[Array, Array]:
+    with zipfile.ZipFile(path) as archive:
+        for name in ("x", "y"):
+            _require_npy_fits(archive, name)
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["x"], arrays["y"]
+
+
+def _require_npy_fits(archive: zipfile.ZipFile, name: str) -> None:
+    """Read the header alone: NumPy would allocate whatever it says."""
+    try:
+        info = archive.getinfo(f"{name}.npy")
+    except KeyError:
+        held = ", ".join(archive.namelist()[:8])
+        raise DatasetError(f"expected arrays x and y, found {held}") from None
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read_header(file)
+        found = info.file_size - file.tell()
+    if dtype.hasobject:
+        raise DatasetError(f"{name} holds Python objects, which are not read: save plain numbers")
+    expected = math.prod(shape) * dtype.itemsize
+    if expected != found:
+        raise DatasetError(f"{name} should have {expected} bytes and has {found}: it is damaged")
+    _require_memory(expected)
+
+
+def _load_safetensors(path: Path) -> tuple[Array, Array]:
+    from safetensors import SafetensorError, safe_open
+
+    _require_memory(path.stat().st_size)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if missing := {"x", "y"} - set(file.keys()):
+                raise DatasetError(f"tensor {min(missing)} is missing: expected x and y")
+            return file.get_tensor("x"), file.get_tensor("y")
+    except (SafetensorError, TypeError) as error:
+        raise DatasetError(str(error)) from error
+
+
+def _require_memory(num_bytes: int) -> None:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if num_bytes > total:
+        raise DatasetError(
+            f"it needs {num_bytes >> 20} MiB, this machine has {total >> 20}: cut it into smaller files"
+        )
+
+
+def _dirichlet_rows(
+    arrays: Arrays, alpha: float, index: int, count: int, seed: str, shard: str
+) -> npt.NDArray[np.int64]:
+    if arrays.num_classes is None:
+        raise DatasetError(f"shard {shard}: the dataset has no classes to share out")
+    if not (alpha > 0 and seed.isascii() and seed.isdigit()):
+        raise _bad_shard(shard)
+    generator = np.random.default_rng(int(seed))
+    kept = []
+    for label in range(arrays.num_classes):
+        rows = generator.permutation(np.flatnonzero(arrays.y == label))
+        ends = np.cumsum(generator.dirichlet([alpha] * count))
+        ends = np.round(ends * len(rows)).astype(np.int64)
+        kept.append(rows[ends[index - 2] if index > 1 else 0 : ends[index - 1]])
+    return np.sort(np.concatenate(kept))
+
+
+def _part(text: str, shard: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise _bad_shard(shard)
+    return int(index), int(count)
+
+
+def _number(text: str, shard: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise _bad_shard(shard) from None
+
+
+def _bad_shard(shard: str) -> DatasetError:
+    return DatasetError(
+        f"shard {shard!r}: expected INDEX/COUNT such as 1/3, or dirichlet:ALPHA:1/3:SEED"
+    )
+
+
+def main() -> None:
+    """Print the cards of `NAME=SOURCE ...` as a JSON list, or one line on stderr and exit with 3."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("datasets", nargs="*")
+    parser.add_argument("--shard")
+    parser.add_argument("--share-labels", action="store_true")
+    options = parser.parse_args()
+    cards = []
+    for dataset in options.datasets:
+        name, _, source = dataset.partition("=")
+        try:
+            shard = cut(load(source), options.shard)
+        except DatasetError as error:
+            print(f"pi-daemon: {error}", file=sys.stderr)
+            sys.exit(3)
+        cards.append(card(name, shard, share_labels=options.share_labels))
+    sys.stdout.buffer.write(msgspec.json.encode(cards))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Runs a model's graphs on trial, without data, in a process that is thrown away afterwards.
+
+Torch's shape machinery, which that loads, takes 160 MB that a small device has better uses for; and
+a graph that would hang or crash takes only the trial with it.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from multiprocessing.connection import Connection, Pipe
+from typing import Final
+
+import msgspec
+import torch
+
+from pi_daemon.learning.graph import GraphRunError
+from pi_daemon.learning.memory import (
+    GraphTooLargeError,
+    evaluation_peak_bytes,
+    training_peak_bytes,
+)
+from pi_daemon.protocol.graphs import GraphError, ModelGraphs, OptimizerSpec
+from pi_daemon.protocol.messages import RefusalCode
+
+TRIAL_CPU_S: Final = 120
+EVALUATION_BATCH_SIZES: Final = (1000, 250, 50, 10, 1)
+"""Tried in this order until one fits into memory."""
+
+
+class Refusal(Exception):
+    """A request that cannot be carried out; the trainer goes on."""
+
+    def __init__(self, code: RefusalCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Needs(msgspec.Struct, frozen=True, tag=True):
+    """What a trial has shown."""
+
+    memory_bytes: int
+    """Peak of training, as `training_peak_bytes`."""
+    evaluation_batch_size: int
+
+
+class _Refused(msgspec.Struct, frozen=True, tag=True):
+    code: RefusalCode
+    reason: str
+
+
+class _Request(msgspec.Struct, frozen=True):
+    graphs: ModelGraphs
+    optimizer: OptimizerSpec
+    batch_sizes: tuple[int, ...]
+    limit_bytes: int
+
+
+_request_decoder = msgspec.msgpack.Decoder(_Request)
+_answer_decoder = msgspec.msgpack.Decoder(Needs | _Refused)
+
+
+class Trials:
+    """Make one before this process runs anything of torch's and starts any thread: it forks.
+
+    Torch cannot be relied on in a process forked from one that has trained already, so the trials
+    are forked from a process that never does anything else. It ends with this one.
+    """
+
+    def __init__(self) -> None:
+        self._connection, other = Pipe()
+        if os.fork() == 0:
+            # Whatever happens, this copy of the process ends here.
+            try:
+                _close_all_but(other.fileno())
+                _serve(other)
+            finally:
+                os._exit(1)
+        other.close()
+
+    def run(
+        self,
+        graphs: ModelGraphs,
+        optimizer: OptimizerSpec,
+        batch_sizes: set[int],
+        limit_bytes: int,
+    ) -> Needs:
+        """Run the graphs on batches of these sizes.
+
+        Raises:
+            Refusal: they do not run, or do not fit into `limit_bytes`.
+        """
+        request = _Request(graphs, optimizer, tuple(batch_sizes), limit_bytes)
+        try:
+            self._connection.send_bytes(msgspec.msgpack.encode(request))
+            answer: Needs | _Refused = _answer_decoder.decode(self._connection.recv_bytes())
+        except (OSError, EOFError) as error:
+            reason = "the process for trials has ended: restart the trainer"
+            raise Refusal(RefusalCode.TRAINER_FAILED, reason) from error
+        if isinstance(answer, _Refused):
+            raise Refusal(answer.code, answer.reason)
+        return answer
+
+
+def _close_all_but(fd: int) -> None:
+    # Above all the pipe to the trainer's owner, who takes its end for the trainer's.
+    os.closerange(3, fd)
+    os.closerange(fd + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _serve(connection: Connection) -> None:
+    while True:
+        try:
+            request = connection.recv_bytes()
+        except EOFError:
+            return
+        pid = os.fork()
+        if pid == 0:
+            exit_code = 1
+            try:
+                resource.setrlimit(resource.RLIMIT_CPU, (TRIAL_CPU_S, TRIAL_CPU_S))
+                connection.send_bytes(
+                    msgspec.msgpack.encode(_try(_request_decoder.decode(request)))
+                )
+                exit_code = 0
+            finally:
+                os._exit(exit_code)
+        if os.waitpid(pid, 0)[1] != 0:
+            reason = "the graphs crashed on trial, or took too long or too much memory"
+            connection.send_bytes(msgspec.msgpack.encode(_Refused(RefusalCode.BAD_GRAPH, reason)))
+
+
+def _try(request: _Request) -> Needs | _Refused:
+    # Here rather than in autograd's threads, where the forked thread pool would be mended twice.
+    torch.set_num_threads(1)
+    graphs, limit_bytes = request.graphs, request.limit_bytes
+    try:
+        memory_bytes = max(
+            training_peak_bytes(graphs, request.optimizer, size, limit_bytes)
+            for size in request.batch_sizes
+        )
+        for size in EVALUATION_BATCH_SIZES:
+            try:
+                evaluation_peak_bytes(graphs, size, limit_bytes)
+            except GraphTooLargeError:
+                continue
+            return Needs(memory_bytes, size)
+        return _Refused(RefusalCode.TOO_LARGE, "the evaluation graph does not fit into memory")
+    except GraphTooLargeError as error:
+        return _Refused(RefusalCode.TOO_LARGE, str(error))
+    except (GraphError, GraphRunError) as error:
+        return _Refused(RefusalCode.BAD_GRAPH, str(error))

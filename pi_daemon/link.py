@@ -1,0 +1,162 @@
+"""One console's link, as the daemon holds it: what goes out in which order, what comes in and where to.
+
+A link that is slow costs memory for a few messages, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from msgspec.structs import replace
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+
+from pi_daemon.protocol.codec import CHUNK_HEADER, IncomingTransfers, encode
+from pi_daemon.protocol.limits import CHUNK_BYTES, MAX_LOSSES
+from pi_daemon.protocol.messages import Batches, Blob, FromDaemon, Status, Telemetry
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING: Final = 256
+"""Messages that wait; a console that reads so little is as good as gone."""
+
+
+class Backlog:
+    """Messages that wait to be sent. What a newer one makes worthless is dropped, and losses in a
+    row are joined, so that it stays short however long the console does not read."""
+
+    def __init__(self) -> None:
+        self._messages: list[FromDaemon] = []
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def put(self, message: FromDaemon) -> None:
+        match message:
+            case Status() | Telemetry():
+                self._messages = [m for m in self._messages if type(m) is not type(message)]
+            case Batches():
+                told = [i for i, m in enumerate(self._messages) if isinstance(m, Batches)]
+                if told and (joined := _joined(self._messages[told[-1]], message)):
+                    self._messages[told[-1]] = joined
+                    return
+        self._messages.append(message)
+
+    def pop(self) -> FromDaemon:
+        """The oldest."""
+        return self._messages.pop(0)
+
+
+class Link:
+    def __init__(self, number: int, socket: ServerConnection) -> None:
+        self.number = number
+        self.socket = socket
+        self.is_open = False
+        """The console has said who it is."""
+        self._incoming = IncomingTransfers()
+        self._sinks: dict[int, tuple[BinaryIO, Path]] = {}
+        """Of transfers that are kept: the open file, and its name once it is complete."""
+        self._backlog = Backlog()
+        self._uploads: deque[tuple[int, BinaryIO]] = deque()
+        self._transfers = itertools.count(1)
+        self._wake = asyncio.Event()
+
+    # Out
+
+    def tell(self, message: FromDaemon) -> None:
+        """Queue a message."""
+        self._backlog.put(message)
+        if len(self._backlog) > MAX_WAITING:
+            log.warning("link %s closed: it does not read what it is told", self.number)
+            self.socket.transport.abort()
+        self._wake.set()
+
+    def next_transfer(self) -> int:
+        return next(self._transfers)
+
+    def upload(self, transfer: int, path: Path) -> None:
+        """Send a file that was announced, whenever no message waits."""
+        # Open from now on: it may be deleted before it is sent.
+        self._uploads.append((transfer, path.open("rb")))
+        self._wake.set()
+
+    async def send(self) -> None:
+        """Send what is queued until the link closes."""
+        try:
+            while True:
+                if self._backlog:
+                    await self.socket.send(encode(self._backlog.pop()))
+                elif self._uploads:
+                    await self._send_chunk(*self._uploads[0])
+                else:
+                    self._wake.clear()
+                    await self._wake.wait()
+        except ConnectionClosed:
+            pass
+        finally:
+            for _, file in self._uploads:
+                file.close()
+
+    async def _send_chunk(self, transfer: int, file: BinaryIO) -> None:
+        offset = file.tell()
+        if chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            await self.socket.send(CHUNK_HEADER.pack(transfer, offset) + chunk)
+        else:
+            self._uploads.popleft()
+            file.close()
+
+    # In
+
+    def expect(self, blob: Blob, limit_bytes: int) -> None:
+        """Let the frames of a blob come; they are thrown away unless `keep` is called.
+
+        Raises:
+            TransferError: as `IncomingTransfers.announce`.
+        """
+        self._incoming.announce(blob, limit_bytes)
+
+    def keep(self, transfer: int, path: Path) -> None:
+        """Write the blob to a file, which gets its name when it is complete."""
+        partial = path.with_name(f"incoming-{self.number}-{transfer}")
+        self._sinks[transfer] = partial.open("wb"), path
+
+    async def take_chunk(self, frame: bytes) -> int | None:
+        """Take a binary frame; give the transfer's number if its file is complete now.
+
+        Raises:
+            ProtocolError: the frame does not fit what was announced.
+            OSError: it cannot be written.
+        """
+        incoming, payload = self._incoming.feed(frame)
+        transfer = incoming.blob.transfer
+        if transfer not in self._sinks:
+            return None
+        file, path = self._sinks[transfer]
+        await asyncio.to_thread(file.write, payload)
+        if not incoming.is_complete:
+            return None
+        file.close()
+        del self._sinks[transfer]
+        Path(file.name).replace(path)
+        return transfer
+
+    def drop_incoming(self) -> None:
+        """Delete what has arrived in part."""
+        for file, _ in self._sinks.values():
+            file.close()
+            Path(file.name).unlink(missing_ok=True)
+
+
+def _joined(earlier: FromDaemon, later: Batches) -> Batches | None:
+    """Both as one message, if they are of one attempt and nothing lies between them."""
+    assert isinstance(earlier, Batches)
+    losses = earlier.losses + later.losses
+    end = earlier.first + len(earlier.losses)
+    if replace(earlier, first=end, losses=later.losses) != later or len(losses) > MAX_LOSSES:
+        return None
+    return replace(earlier, losses=losses)

@@ -1,0 +1,64 @@
+"""Keeps one trainer at hand: started when it is first needed, and again when it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from pi_daemon.trainer_process import TrainerExitedError, TrainerProcess, start_trainers
+
+R = TypeVar("R")
+
+Asking = Callable[[TrainerProcess], Coroutine[Any, Any, R]]
+
+
+class WarmTrainer:
+    def __init__(self, device: str, max_memory_bytes: int, max_batch_s: float) -> None:
+        """As for `start_trainers`."""
+        self._device = device
+        self._max_memory_bytes = max_memory_bytes
+        self._max_batch_s = max_batch_s
+        self._trainer: TrainerProcess | None = None
+        # Fair: requests reach the trainer in the order in which they were made here.
+        self._turn = asyncio.Lock()
+        self._is_closed = False
+
+    async def ask(self, request: Asking[R]) -> R:
+        """Ask the trainer; it is started if none runs.
+
+        Raises:
+            TrainerExitedError, TrainerRefusal: as the methods of `TrainerProcess`.
+        """
+        async with self._turn:
+            if self._trainer is None or self._trainer.exit_reason is not None:
+                self._trainer = await self._start()
+            # A task, so that the request is written before the next one's turn comes.
+            reply = asyncio.get_running_loop().create_task(request(self._trainer))
+        return await reply
+
+    async def stop(self, request: Asking[None]) -> None:
+        """Ask a running trainer to abort or forget; nobody else asks until it has stopped, or was
+        killed for not obeying, since what comes next may need another one."""
+        async with self._turn:
+            if self._trainer is not None:
+                await request(self._trainer)
+
+    async def close(self) -> None:
+        """End the trainer, for good."""
+        self._is_closed = True
+        if self._trainer is not None:
+            await self._trainer.close()
+
+    async def _start(self) -> TrainerProcess:
+        if self._is_closed:
+            raise TrainerExitedError("the daemon is closing")
+        try:
+            [trainer] = await start_trainers(
+                device=self._device,
+                max_memory_bytes=self._max_memory_bytes,
+                max_batch_s=self._max_batch_s,
+            )
+        except OSError as error:
+            raise TrainerExitedError(f"the trainer cannot be started: {error}") from error
+        return trainer

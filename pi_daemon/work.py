@@ -1,0 +1,85 @@
+"""What a run has brought to the device, and how far its round is: the state behind `assignment`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from msgspec.structs import replace
+
+from pi_daemon.protocol.limits import MAX_LOSSES
+from pi_daemon.protocol.messages import Batches, Prepare, Prepared, StartRound
+from pi_daemon.trainer_pipe import RoundTrained, WorkerReady
+
+
+@dataclass(slots=True)
+class Work:
+    """What a run wants to train here."""
+
+    prepare: Prepare
+    ticket: int
+    asked_by: list[str]
+    """Commands to answer when it is ready."""
+    ready: WorkerReady | None = None
+
+    def is_same(self, prepare: Prepare) -> bool:
+        return _content(self.prepare) == _content(prepare)
+
+    def prepared(self, cmd_id: str) -> Prepared:
+        ready = self.ready
+        assert ready is not None
+        return Prepared(
+            cmd_id, ready.num_examples, ready.num_holdout, ready.batch_seconds, ready.memory_bytes
+        )
+
+
+class Phase(StrEnum):
+    RECEIVING = "receiving"
+    """Its model is arriving."""
+    STARTING = "starting"
+    """The trainer was asked and has not begun."""
+    TRAINING = "training"
+    ABORTING = "aborting"
+    DELIVERING = "delivering"
+    """The update is kept until it is accepted or refused."""
+
+
+@dataclass(slots=True)
+class Round:
+    start: StartRound
+    """Of the latest attempt."""
+    ticket: int
+    asked_by: list[str]
+    """Commands to answer when training begins."""
+    phase: Phase = Phase.RECEIVING
+    is_pause_wanted: bool = False
+    is_paused: bool = False
+    losses: list[float | None] = field(default_factory=list)
+    trained: RoundTrained | None = None
+    keep_until_s: float = 0.0
+    delivered_to: set[int] = field(default_factory=set)
+    """Links that got the update, for the latest attempt."""
+
+    @property
+    def is_in_trainer(self) -> bool:
+        return self.phase in (Phase.STARTING, Phase.TRAINING, Phase.ABORTING)
+
+    def is_same(self, start: StartRound) -> bool:
+        """Whether another attempt would give the same update."""
+        return _inputs(self.start) == _inputs(start)
+
+    def batches(self, first: int) -> Iterator[Batches]:
+        """The losses from index `first` on."""
+        start = self.start
+        for i in range(first, len(self.losses), MAX_LOSSES):
+            losses = tuple(self.losses[i : i + MAX_LOSSES])
+            yield Batches(start.run, start.round, start.attempt, i, start.num_batches, losses)
+
+
+def _content(prepare: Prepare) -> Prepare:
+    return replace(prepare, cmd_id="", fence=0, graphs=replace(prepare.graphs, transfer=0))
+
+
+def _inputs(start: StartRound) -> StartRound:
+    return replace(start, cmd_id="", fence=0, attempt=1, model=None)

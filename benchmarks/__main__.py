@@ -22,7 +22,7 @@ from benchmarks.plain import PlainRun, train
 from fedconsole.coordinator.plan import Plan
 from fedconsole.engine.control import ControlLink
 from fedconsole.engine.launch import new_run_id, start_engine
-from fedconsole.fleet.local import local_daemons
+from fedconsole.fleet.local import local_daemons, name_of
 from fedconsole.learning.tasks.mnist import task as mnist
 from pi_daemon.learning.idx import read_idx_pair
 
@@ -45,7 +45,8 @@ def plain_run(folder: Path) -> PlainRun:
         return mnist.prepare(torch.from_numpy(x)), torch.from_numpy(y).long()
 
     x, y = prepared("train")
-    shards = list(zip(x.chunk(WORKERS), y.chunk(WORKERS), strict=True))
+    parts = zip(x.chunk(WORKERS), y.chunk(WORKERS), strict=True)
+    shards = {name_of(index): shard for index, shard in enumerate(parts)}
     torch.manual_seed(1)
     return train(
         mnist.build(),

@@ -1,11 +1,14 @@
 """Federated averaging in plain PyTorch, one worker after the other: what every figure is compared to.
 
-Shares nothing with the project but the procedure: `torch.optim`, its own loop, its own average.
+Shares no code with the project, only the procedure: its own loop, average and `torch.optim`, and the
+seeds of docs/protocol.md, so that every worker sees its examples in the same order.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +30,7 @@ class PlainRun:
 
 def train(
     net: nn.Module,
-    shards: list[Shard],
+    shards: dict[str, Shard],
     loss: Callable[[Tensor, Tensor], Tensor],
     test: Shard,
     *,
@@ -35,19 +38,24 @@ def train(
     batch_size: int,
     batches_per_round: int,
     lr: float,
+    seed: int = 1,
 ) -> PlainRun:
-    """Each round, every worker trains some batches from the global model; then they are averaged."""
+    """Each round, every worker trains some batches from the global model; then they are averaged.
+
+    Args:
+        shards: each worker's examples, by its id.
+    """
     accuracies, seconds, num_steps = [], [], 0
     for epoch in range(epochs):
         orders = [
-            torch.randperm(len(x), generator=torch.Generator().manual_seed(1000 * epoch + worker))
-            for worker, (x, _) in enumerate(shards)
+            _order(_derive("order", _derive("order", seed, worker), epoch), len(x))
+            for worker, (x, _) in shards.items()
         ]
-        num_batches = max(-(-len(x) // batch_size) for x, _ in shards)
+        num_batches = max(-(-len(x) // batch_size) for x, _ in shards.values())
         for first in range(0, num_batches, batches_per_round):
             start = time.perf_counter()
             updates, weights = [], []
-            for (x, y), order in zip(shards, orders, strict=True):
+            for (x, y), order in zip(shards.values(), orders, strict=True):
                 local = copy.deepcopy(net).train()
                 optimizer = torch.optim.SGD(local.parameters(), lr=lr)
                 num_examples = 0
@@ -70,6 +78,15 @@ def train(
             seconds.append(time.perf_counter() - start)
         accuracies.append(accuracy(net, test))
     return PlainRun(accuracies, seconds, num_steps)
+
+
+def _derive(*parts: str | int) -> int:
+    text = json.dumps(parts, separators=(",", ":"))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def _order(seed: int, size: int) -> Tensor:
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()

@@ -90,7 +90,7 @@ def test_the_mean_is_the_float64_mean_across_chunk_borders(tmp_path: Path) -> No
 def test_an_update_with_one_value_that_is_not_finite_is_refused(tmp_path: Path, bad: float) -> None:
     tensors = {"fc.weight": torch.zeros(2, 3), "bn.num_batches_tracked": torch.tensor(1)}
     tensors["fc.weight"][1, 2] = bad
-    with pytest.raises(TensorError, match="'fc.weight' holds NaN or infinity"):
+    with pytest.raises(TensorError, match=r"'fc.weight' holds NaN or infinity"):
         require_fit(save(tmp_path / "update", tensors), RETURNED)
 
 

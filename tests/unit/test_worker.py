@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,12 @@ def spec(tmp_path: Path) -> WorkerSpec:
     return worker_spec(tmp_path)
 
 
-@functools.cache
-def trials() -> Trials:
-    return Trials()
+TRIALS = Trials()
+"""Forked when pytest collects, before any test has trained in this process."""
 
 
 def workshop(max_memory_bytes: int = sys.maxsize) -> Workshop:
-    return Workshop(trials(), torch.device("cpu"), max_memory_bytes)
+    return Workshop(TRIALS, torch.device("cpu"), max_memory_bytes)
 
 
 def change(spec: WorkerSpec, **changes: Any) -> WorkerSpec:

@@ -60,7 +60,7 @@ class Work:
         self.captured = Captured(
             graphs=content,
             graphs_sha256=sha256(content).hexdigest(),
-            returned={spec.name: specs[spec.name] for spec in model.graphs.returned},
+            returned={tensor.name: tensor.spec for tensor in model.graphs.returned},
             dataset=self.task.dataset,
             sample_shape=self.task.sample_shape,
             sample_dtype=self.task.sample_dtype,

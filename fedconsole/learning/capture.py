@@ -37,12 +37,12 @@ from pi_daemon.protocol.graphs import (
     InputRef,
     MemoryFormat,
     ModelGraphs,
+    NamedTensor,
     Node,
     NodeRef,
     NonFinite,
     Scalar,
     StateRef,
-    TensorSpec,
     check_graphs,
 )
 
@@ -147,10 +147,10 @@ def _is_same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and torch.equal(a, b)
 
 
-def _spec(name: str, tensor: Tensor) -> TensorSpec:
+def _spec(name: str, tensor: Tensor) -> NamedTensor:
     if tensor.dtype not in _CODES:
         raise CaptureError(f"{name} is {tensor.dtype}, which does not travel")
-    return TensorSpec(name, _CODES[tensor.dtype], tuple(tensor.shape))
+    return NamedTensor(name, _CODES[tensor.dtype], tuple(tensor.shape))
 
 
 def _export(objective: _Objective, x: Tensor, y: Tensor) -> ExportedProgram:
@@ -297,7 +297,7 @@ def _require_runnable(
 ) -> None:
     """What every device will check, and that the graphs hold for other batches than the captured."""
 
-    def empty(spec: TensorSpec, *leading: int) -> Tensor:
+    def empty(spec: NamedTensor, *leading: int) -> Tensor:
         return torch.empty((*leading, *spec.shape), dtype=TORCH_DTYPES[spec.dtype], device="meta")
 
     try:

@@ -16,21 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pi_daemon.learning.graph import TORCH_DTYPES
 from pi_daemon.protocol.tensors import TensorSpec, TensorTable, model_id, read_table
 
-DTYPES: Mapping[str, torch.dtype] = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-}
-_CODES = {dtype: code for code, dtype in DTYPES.items()}
+_CODES = {dtype: code for code, dtype in TORCH_DTYPES.items()}
 
 
 def spec_of(tensor: Tensor) -> TensorSpec:
@@ -68,9 +57,9 @@ class ModelFile:
         spec = self.table.specs[name]
         begin, end = self.table.offsets[name]
         raw = self.data[begin:end]
-        if begin % max(1, DTYPES[spec.dtype].itemsize):
+        if begin % max(1, TORCH_DTYPES[spec.dtype].itemsize):
             raw = raw.clone()
-        return raw.view(DTYPES[spec.dtype]).reshape(spec.shape)
+        return raw.view(TORCH_DTYPES[spec.dtype]).reshape(spec.shape)
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: self.tensor(name) for name in self.table.specs}

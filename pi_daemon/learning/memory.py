@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from pi_daemon.learning.graph import TORCH_DTYPES, CompiledGraph
 from pi_daemon.learning.optimizers import state_copies
-from pi_daemon.protocol.graphs import GraphError, ModelGraphs, OptimizerSpec, TensorSpec
+from pi_daemon.protocol.graphs import GraphError, ModelGraphs, NamedTensor, OptimizerSpec
 
 
 class GraphTooLargeError(GraphError):
@@ -39,7 +39,7 @@ def training_peak_bytes(
         GraphError, GraphRunError: the graph does not run on such batches.
     """
     meter = _Meter(limit_bytes)
-    meter.hold(state_copies(optimizer) * sum(spec.num_bytes for spec in graphs.parameters))
+    meter.hold(state_copies(optimizer) * sum(p.spec.num_bytes for p in graphs.parameters))
     parameters, buffers, x, y = _place(graphs, batch_size, meter)
     for parameter in parameters.values():
         parameter.requires_grad_()
@@ -49,7 +49,7 @@ def training_peak_bytes(
             raise GraphError("the loss does not depend on any parameter: there is nothing to train")
         loss.backward()  # type: ignore[no-untyped-call]
     # Adam computes a square and a denominator of one parameter at a time.
-    meter.hold(2 * max(spec.num_bytes for spec in graphs.parameters))
+    meter.hold(2 * max(p.spec.num_bytes for p in graphs.parameters))
     return meter.peak_bytes
 
 
@@ -67,7 +67,8 @@ def _place(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]:
     """What `CompiledGraph.run` takes, without elements but metered."""
 
-    def empty(spec: TensorSpec, *leading: int) -> Tensor:
+    def empty(tensor: NamedTensor, *leading: int) -> Tensor:
+        spec = tensor.spec
         meter.hold(math.prod(leading) * spec.num_bytes)
         return torch.empty((*leading, *spec.shape), dtype=TORCH_DTYPES[spec.dtype], device="meta")
 

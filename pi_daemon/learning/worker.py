@@ -22,7 +22,7 @@ from pi_daemon.protocol.batching import batches_per_epoch
 from pi_daemon.protocol.graphs import (
     GraphError,
     ModelGraphs,
-    TensorSpec,
+    NamedTensor,
     decode_graphs,
 )
 from pi_daemon.protocol.messages import Cursor, RefusalCode
@@ -73,7 +73,7 @@ class PreparedWorker:
     def time_batch(self, device: torch.device) -> float:
         """Train two batches from zeros and time the second: the first one loads libraries."""
 
-        def zeros(specs: tuple[TensorSpec, ...]) -> dict[str, Tensor]:
+        def zeros(specs: tuple[NamedTensor, ...]) -> dict[str, Tensor]:
             return {s.name: torch.zeros(s.shape, dtype=TORCH_DTYPES[s.dtype]) for s in specs}
 
         graphs = self.programs.graphs
@@ -178,9 +178,7 @@ def read_model(
     Raises:
         Refusal: the file is malformed, holds another model, or fits other graphs.
     """
-    specs = {
-        s.name: tensors.TensorSpec(s.dtype, s.shape) for s in graphs.parameters + graphs.buffers
-    }
+    specs = {tensor.name: tensor.spec for tensor in graphs.parameters + graphs.buffers}
     try:
         with Path(path).open("rb") as file:
             # Not closed by hand: the error that is raised below may still hold a part of it.

@@ -22,7 +22,7 @@ from pi_daemon.protocol.operators import (
     INSTANCE_NORM,
     OPERATORS,
 )
-from pi_daemon.protocol.tensors import DTYPE_BYTES
+from pi_daemon.protocol.tensors import DTYPE_BYTES, TensorSpec
 
 MAX_NODES = 20_000
 MAX_NAME_LENGTH = 512
@@ -109,7 +109,7 @@ class Graph(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output: str
 
 
-class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NamedTensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     dtype: str
     """A safetensors code: one of `DTYPE_BYTES`."""
@@ -120,8 +120,8 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.dtype.startswith(("F", "BF"))
 
     @property
-    def num_bytes(self) -> int:
-        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+    def spec(self) -> TensorSpec:
+        return TensorSpec(self.dtype, self.shape)
 
 
 class ModelGraphs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,16 +129,16 @@ class ModelGraphs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     training: Graph
     evaluation: Graph
-    parameters: tuple[TensorSpec, ...]
+    parameters: tuple[NamedTensor, ...]
     """What the optimizer changes."""
-    buffers: tuple[TensorSpec, ...]
+    buffers: tuple[NamedTensor, ...]
     """Everything else: running statistics, frozen layers, tables, constants."""
-    sample: TensorSpec
+    sample: NamedTensor
     """One sample, without the batch dimension."""
-    target: TensorSpec
+    target: NamedTensor
 
     @property
-    def returned(self) -> tuple[TensorSpec, ...]:
+    def returned(self) -> tuple[NamedTensor, ...]:
         """What an update holds: the parameters, and the buffers that training writes."""
         written = written_buffers(self.training)
         return self.parameters + tuple(spec for spec in self.buffers if spec.name in written)
@@ -208,7 +208,7 @@ def check_graphs(graphs: ModelGraphs) -> None:
     num_tensors = len(graphs.parameters) + len(graphs.buffers)
     if num_tensors > MAX_TENSORS:
         raise GraphError(f"the model has {num_tensors} tensors, at most {MAX_TENSORS} are allowed")
-    specs: dict[str, TensorSpec] = {}
+    specs: dict[str, NamedTensor] = {}
     for spec in graphs.parameters:
         if not spec.is_floating:
             raise GraphError(f"{spec.name} is a parameter of dtype {spec.dtype!a}, expected floats")
@@ -251,7 +251,7 @@ def _check_name(name: str) -> None:
         )
 
 
-def _check_tensor(spec: TensorSpec) -> None:
+def _check_tensor(spec: NamedTensor) -> None:
     _check_name(spec.name)
     if spec.dtype not in DTYPE_BYTES:
         raise GraphError(

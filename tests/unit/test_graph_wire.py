@@ -16,12 +16,12 @@ from pi_daemon.protocol.graphs import (
     GraphError,
     InputRef,
     ModelGraphs,
+    NamedTensor,
     Node,
     NodeRef,
     NonFinite,
     OptimizerSpec,
     StateRef,
-    TensorSpec,
     decode_graphs,
     encode_graphs,
 )
@@ -52,15 +52,15 @@ def model(*nodes: Node, evaluation: tuple[Node, ...] = ()) -> ModelGraphs:
     return ModelGraphs(
         training=graph(*nodes),
         evaluation=graph(*evaluation),
-        parameters=(TensorSpec("weight", "F32", (1, 4)),),
+        parameters=(NamedTensor("weight", "F32", (1, 4)),),
         buffers=(
-            TensorSpec("mean", "F32", (4,)),
-            TensorSpec("variance", "F32", (4,)),
-            TensorSpec("counter", "I64", ()),
-            TensorSpec("table", "F32", (4,)),
+            NamedTensor("mean", "F32", (4,)),
+            NamedTensor("variance", "F32", (4,)),
+            NamedTensor("counter", "I64", ()),
+            NamedTensor("table", "F32", (4,)),
         ),
-        sample=TensorSpec("x", "F32", (4,)),
-        target=TensorSpec("y", "F32", ()),
+        sample=NamedTensor("x", "F32", (4,)),
+        target=NamedTensor("y", "F32", ()),
     )
 
 
@@ -216,7 +216,7 @@ def test_a_bare_infinity_is_refused_before_json_makes_a_null_of_it() -> None:
         encode_graphs(model(Node("n", "aten.add.Tensor", (X, float("inf")))))
 
 
-def with_tensors(*specs: TensorSpec) -> ModelGraphs:
+def with_tensors(*specs: NamedTensor) -> ModelGraphs:
     return msgspec.structs.replace(model(), buffers=specs)
 
 
@@ -227,13 +227,13 @@ def with_nodes(count: int) -> ModelGraphs:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: with_tensors(TensorSpec("weight", "F32", (1,))), "two tensors are called weight"),
-        (lambda: with_tensors(TensorSpec("b", "C64", (1,))), "b has the dtype 'C64', expected"),
-        (lambda: with_tensors(TensorSpec("b", "F32", (-1,))), "b has an impossible shape"),
-        (lambda: with_tensors(TensorSpec("b", "F32", (1,) * 17)), "b has an impossible shape"),
-        (lambda: with_tensors(TensorSpec("", "F32", (1,))), "a name is ''"),
+        (lambda: with_tensors(NamedTensor("weight", "F32", (1,))), "two tensors are called weight"),
+        (lambda: with_tensors(NamedTensor("b", "C64", (1,))), "b has the dtype 'C64', expected"),
+        (lambda: with_tensors(NamedTensor("b", "F32", (-1,))), "b has an impossible shape"),
+        (lambda: with_tensors(NamedTensor("b", "F32", (1,) * 17)), "b has an impossible shape"),
+        (lambda: with_tensors(NamedTensor("", "F32", (1,))), "a name is ''"),
         (
-            lambda: msgspec.structs.replace(model(), parameters=(TensorSpec("p", "I64", (1,)),)),
+            lambda: msgspec.structs.replace(model(), parameters=(NamedTensor("p", "I64", (1,)),)),
             "p is a parameter of dtype 'I64', expected floats",
         ),
         (lambda: with_nodes(MAX_NODES), f"a graph has {MAX_NODES + 2} nodes, at most {MAX_NODES}"),

@@ -15,11 +15,11 @@ from pi_daemon.protocol.graphs import (
     GraphError,
     InputRef,
     ModelGraphs,
+    NamedTensor,
     Node,
     NodeRef,
     OptimizerSpec,
     StateRef,
-    TensorSpec,
 )
 from tests.support.models import RESIDUAL
 
@@ -34,10 +34,10 @@ def model(*nodes: Node, loss: str = "loss") -> ModelGraphs:
     return ModelGraphs(
         training=graph,
         evaluation=graph,
-        parameters=(TensorSpec("w", "F32", (N, N)),),
-        buffers=(TensorSpec("table", "F32", (N,)),),
-        sample=TensorSpec("x", "F32", (N,)),
-        target=TensorSpec("y", "I64", ()),
+        parameters=(NamedTensor("w", "F32", (N, N)),),
+        buffers=(NamedTensor("table", "F32", (N,)),),
+        sample=NamedTensor("x", "F32", (N,)),
+        target=NamedTensor("y", "I64", ()),
     )
 
 

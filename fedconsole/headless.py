@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from fedconsole.errors import ExitCode
 from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _sentence(line: Line) -> str:
 def _run_sentence(what: str, line: Line) -> str:
     match what:
         case "created":
-            return f"Run {line['run']} begins: task {line['task']}."
+            return f"Run {line['run']} of task {line['task']}: making the workers ready."
         case "quorum":
             return (
                 f"{line['have']} of {_count(line['need'], 'needed worker')} here; "
@@ -194,6 +195,9 @@ def _worker_sentence(what: str, line: Line) -> str:
 def last_words(progress: RunProgress) -> list[str]:
     """How the run ended, where its model is, and what to type next; the run has finished."""
     end = progress.finished or {}
+    if end.get("exit_code") in {ExitCode.REFUSED, ExitCode.NO_QUORUM} and not end.get("rounds"):
+        # It never began: the reason is all there is to say, as for every command that is refused.
+        return [clean(f"fedconsole: {end['reason']}", _LINE_LIMIT)]
     result = f"{end['outcome']}: {_count(end.get('rounds') or 0, 'round')}"
     result += f" in {end.get('seconds') or 0:.1f} s"
     if progress.test:

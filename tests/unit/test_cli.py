@@ -171,7 +171,7 @@ def test_the_log_keeps_the_seed_s_lines(capsys: Capture) -> None:
     carry_out(["logs"])
     lines = [text[10:] for text in capsys.readouterr().out.splitlines()]
     assert lines == [
-        "Run 20261122-aaaa begins: task digits.",
+        "Run 20261122-aaaa of task digits: making the workers ready.",
         "Train Worker alice: [25/50 (50%)]\tLoss: 2.500000",
     ]
 

@@ -97,7 +97,7 @@ def test_a_loss_that_is_not_finite_is_shown_as_nan() -> None:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (CREATED, "Run r1 begins: task digits."),
+        (CREATED, "Run r1 of task digits: making the workers ready."),
         (STARTED, "Round 1 starts with alice, bob."),
         (FINISHED, "Round 1: 2 updates, training loss 0.4121, 2.1 s."),
         (TEST, "Test after round 1: accuracy 91.2 %, test loss 0.3000."),
@@ -197,7 +197,7 @@ def test_the_last_words_name_outcome_model_and_what_to_do_next() -> None:
 
 def test_a_run_that_never_began_ends_with_its_reason_alone() -> None:
     end = line("run.finished", outcome="failed", reason="alice has no dataset", exit_code=3)
-    assert last_words(play(end)) == ["failed: 0 rounds in 0.0 s; alice has no dataset"]
+    assert last_words(play(end)) == ["fedconsole: alice has no dataset"]
 
 
 def test_json_goes_to_stdout_and_nothing_else_does(capsys: pytest.CaptureFixture[str]) -> None:

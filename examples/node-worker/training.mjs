@@ -8,7 +8,7 @@ const STEP_BATCHES = 5, STEP_MS = 20;
 
 /** How the examples are divided (section 7). An epoch's last batch may be smaller, but has at least two examples. */
 export function divide(examples, { holdout, batch_size: batchSize }) {
-  const numHoldout = Math.floor(examples * holdout), numExamples = examples - numHoldout;
+  const numHoldout = Math.floor(examples * holdout + 0.5), numExamples = examples - numHoldout;
   const epochBatches = Math.floor(numExamples / batchSize) + (numExamples % batchSize >= 2 ? 1 : 0);
   return { numHoldout, numExamples, batchSize, epochBatches };
 }

@@ -4,7 +4,7 @@
 import { randomUUID } from "node:crypto";
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import os from "node:os";
-import { fileURLToPath } from "node:url";
+import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { links, listen, receive, sha256 } from "./link.mjs";
 import { PREPARE, Refusal } from "./messages.mjs";
@@ -30,7 +30,7 @@ const hello = { type: "hello", proto: 1, min_proto: 1, id: `node-worker-${option
   boot_id: randomUUID(), build: "node-worker 1.0.0", role: null, capabilities, datasets: [card] };
 
 // The highest fence and its run outlive the process (section 5); all else may be lost with it.
-const fenceFile = fileURLToPath(new URL(`${options.name}.fence`, import.meta.url));
+const fenceFile = resolve(`${options.name}.fence`);
 let highest = { fence: 0, run: null };
 try {
   highest = JSON.parse(readFileSync(fenceFile, "utf8"));

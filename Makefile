@@ -51,7 +51,7 @@ bench: $(INSTALLED) ## Time a run beside plain PyTorch
 
 .PHONY: screenshots
 screenshots: $(INSTALLED) ## Draw the pictures of screenshots/ anew
-	$(BIN)/python -m fedconsole.screenshots screenshots
+	$(BIN)/python -m screenshots
 
 .PHONY: clean
 clean: ## Remove .venv and caches

@@ -19,6 +19,7 @@ from fedconsole.errors import ExitCode
 from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
 Line = Mapping[str, Any]
@@ -303,32 +304,35 @@ class TextScreen:
 class ProgressScreen:
     """Bars for the rounds and for each worker at the foot of a stderr terminal."""
 
-    def __init__(self, verbosity: int = 0) -> None:
+    def __init__(self, verbosity: int = 0, console: Console | None = None) -> None:
+        """`console` is stderr unless given."""
         from rich.console import Console
 
         self._verbosity = verbosity
         self._progress = RunProgress()
-        self._console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+        self._console = console or Console(stderr=True, markup=False, highlight=False, emoji=False)
         # Bars that do not fit on the terminal would scroll it at every refresh.
         self._num_rows = max(1, self._console.height - 4)
-        self._bars = _bars(self._console)
-        self._rounds = self._bars.add_task("rounds", total=None, note="", start=False)
+        self.bars = _bars(self._console)
+        self._rounds = self.bars.add_task("rounds", total=None, note="", start=False)
         self._rows: dict[str, TaskID] = {}
-        self._bars.start()
+        self.bars.start()
 
     def show(self, line: Line) -> None:
         self._progress = advance(self._progress, line)
         for text in talk(line, self._progress, self._verbosity):
             self._console.print(text, soft_wrap=True)
         if line["type"] == "round.started":
-            self._bars.start_task(self._rounds)
+            self.bars.start_task(self._rounds)
+            for name in line["cohort"]:
+                self._draw_worker(name)
         self._draw_rounds()
-        if line.get("worker"):
+        if line.get("worker") in self._rows:
             self._draw_worker(line["worker"])
 
     def _draw_rounds(self) -> None:
         progress = self._progress
-        self._bars.update(
+        self.bars.update(
             self._rounds,
             total=progress.num_rounds,
             completed=progress.rounds_finished,
@@ -343,16 +347,17 @@ class ProgressScreen:
         if name not in self._rows:
             if len(self._rows) >= self._num_rows:
                 return
-            self._rows[name] = self._bars.add_task(clean(name, 24), total=None, note="")
-        self._bars.update(
+            self._rows[name] = self.bars.add_task(clean(name, 24), total=None, note="")
+        self.bars.update(
             self._rows[name],
             total=worker.num_batches,
             completed=worker.batches_done,
-            note=clean(f"{worker.phase} loss {_number(worker.loss)}", 60),
+            note=clean(worker.phase, 20)
+            + (f" loss {_number(worker.loss)}" if worker.batches_done else ""),
         )
 
     def close(self) -> None:
-        self._bars.stop()
+        self.bars.stop()
         _say_last_words(self._progress)
 
 

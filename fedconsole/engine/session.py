@@ -19,6 +19,7 @@ from fedconsole.engine.virtual import TrainerPool, VirtualWorker
 from fedconsole.engine.worker import EvaluationError, Job, Worker, unique_names
 from fedconsole.engine.worker_link import WorkerLink
 from fedconsole.errors import ExitCode, RefusedError, UsageError
+from pi_daemon.protocol.errors import TensorError
 
 if TYPE_CHECKING:
     from fedconsole.engine.work import Work
@@ -262,6 +263,9 @@ class Session:
             )
         except OSError as error:
             self.event(e.StorageFailed(f"cannot write the model of round {command.round}: {error}"))
+            return
+        except TensorError as error:
+            self.event(e.AggregationFailed(command.round, f"an update changed on disk: {error}"))
             return
         self._job.models[model.model_id] = model
         self.event(e.ModelAggregated(command.round, model.model_id))

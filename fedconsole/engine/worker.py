@@ -218,9 +218,12 @@ async def deliver(job: Job, reports: Reports, worker_id: str, update: Update, pa
     async with job.fit_checks:
         try:
             await asyncio.to_thread(make_durable, path, captured.returned)
-        except TensorError as error:
+        except (TensorError, FileNotFoundError) as error:
+            # Files of a round that has closed meanwhile are gone.
+            is_late = isinstance(error, FileNotFoundError)
+            reason = f"too late: round {update.round} is closed" if is_late else str(error)
             path.unlink(missing_ok=True)
-            reports.event(UpdateRejected(worker_id, update.round, update.attempt, str(error)))
+            reports.event(UpdateRejected(worker_id, update.round, update.attempt, reason))
             return
     reports.event(
         UpdateDelivered(

@@ -182,8 +182,10 @@ class WorkerLink:
             )
             while True:
                 await asyncio.sleep(RENEW_S)
-                with suppress(CommandRefused):
+                try:
                     await connection.ask(lambda i: m.RenewLease(**self._head(i)), m.Ok)
+                except CommandRefused as error:
+                    raise LinkClosed(f"the device has left this run: {error}") from error
 
     async def _prepare(self, connection: Connection) -> m.Prepared:
         """Take the lease and make the device ready for rounds."""

@@ -22,6 +22,7 @@ from fedconsole.coordinator.phases import RunPhase
 from fedconsole.engine.control import ControlLink, socket_path
 from fedconsole.engine.launch import new_run_id, start_engine
 from fedconsole.engine.store import Line, RunStore
+from fedconsole.fleet.local import local_daemons
 from fedconsole.learning.tasks.digits import task as digits
 from tests.support.places import redirect
 from tests.support.runs import FinishedRun, carry, digits_plan
@@ -86,6 +87,26 @@ def test_holdouts_are_evaluated_on_the_workers(plain: FinishedRun) -> None:
         (2, "alice", 180),
         (2, "bob", 180),
     ]
+
+
+async def test_daemons_and_virtual_workers_with_the_same_shards_give_the_same_model() -> None:
+    async with local_daemons(3) as addresses:
+        devices = await carry(digits_plan(virtual=0, workers=tuple(addresses)))
+    virtual = await carry(digits_plan(virtual=3))
+    assert [line["updates"] for line in devices.of_type("round.finished")] == [
+        ["alice", "bob", "charlie"]
+    ] * 2
+    assert devices.model_id == virtual.model_id
+
+
+async def test_a_worker_that_is_not_there_is_named_with_a_way_out() -> None:
+    run = await carry(digits_plan(virtual=1, workers=("127.0.0.1:9",)))
+    assert run.exit_code == 5
+    assert run.last["reason"] == (
+        "1 of 2 workers have joined, 2 needed; missing: 127.0.0.1:9 (connection refused; "
+        "is pi-daemon running there?); start them, or allow fewer with --min-updates"
+    )
+    assert not (paths.runs_dir() / run.run_id).exists()
 
 
 async def test_abort_ends_the_run_and_keeps_the_last_complete_rounds_model() -> None:

@@ -146,10 +146,12 @@ class Link:
         return transfer
 
     def drop_incoming(self) -> None:
-        """Delete what has arrived in part."""
+        """Delete what has arrived in part; its sender has broken it off."""
         for file, _ in self._sinks.values():
             file.close()
             Path(file.name).unlink(missing_ok=True)
+        self._sinks.clear()
+        self._incoming = IncomingTransfers()
 
 
 def _joined(earlier: FromDaemon, later: Batches) -> Batches | None:

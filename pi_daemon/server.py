@@ -47,6 +47,7 @@ from pi_daemon.protocol.messages import (
     Pause,
     Prepare,
     RefusalCode,
+    ReleaseLease,
     Resume,
     StartRound,
     Status,
@@ -185,6 +186,8 @@ class Server:
                 raise FrameError("a second hello")
             case Prepare():
                 link.expect(message.graphs, MAX_GRAPHS_BYTES)
+            case Abort() | ReleaseLease():
+                link.drop_incoming()
             case StartRound(model=Blob() as model) | Evaluate(model=Blob() as model):
                 assert self._hello.capabilities is not None
                 link.expect(model, self._hello.capabilities.max_model_bytes)

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from msgspec.structs import replace
 
+from pi_daemon.protocol.codec import chunk_frames
 from pi_daemon.protocol.messages import (
     Abort,
     AcceptUpdate,
@@ -156,6 +157,20 @@ async def test_an_abort_ends_the_round_within_a_batch(alice: DaemonProcess) -> N
         told = [m for m in link.seen[num_seen:] if isinstance(m, Batches)]
         assert update.round == 2
         assert {m.round for m in told} == {2}
+
+
+async def test_a_model_may_be_broken_off_by_an_abort_again_and_again(alice: DaemonProcess) -> None:
+    async with open_link(alice.port, fence=next(fences)) as link:
+        await prepare(link)
+        for number in range(1, 7):
+            start = start_command(link, round=number)
+            await link.send(start)
+            assert start.model is not None
+            await link.socket.send(next(chunk_frames(start.model.transfer, b"half of it")))
+            abort = control(link, Abort, number)
+            assert await link.ask(abort) == Ok(abort.cmd_id)
+        update, _ = await train(link, round=7)
+        assert update.round == 7
 
 
 async def test_a_lost_link_in_mid_round_costs_nothing(alice: DaemonProcess) -> None:

@@ -35,6 +35,11 @@ class SaveFence:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmUp:
+    """Start the trainer now: torch takes seconds to import, while the console captures its task."""
+
+
+@dataclass(frozen=True, slots=True)
 class Receive:
     """Keep this blob as a file, then call `on_received`. Other blobs are read and thrown away."""
 
@@ -107,6 +112,7 @@ class DropUpdate:
 Action = (
     Tell
     | SaveFence
+    | WarmUp
     | Receive
     | PrepareWorker
     | TrainModel

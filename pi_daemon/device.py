@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from pi_daemon.actions import Action, ControlCommand, SaveFence
+from pi_daemon.actions import Action, ControlCommand, SaveFence, WarmUp
 from pi_daemon.assignment import Assignment
 from pi_daemon.lease import Lease
 from pi_daemon.outbox import Outbox
@@ -161,6 +161,7 @@ class Device:
             self._assignment.forget()
             self._outbox.forget_run()
         self._outbox.tell(link, Ok(take.cmd_id))
+        self._outbox.do(WarmUp())
         self._assignment.catch_up(link)
 
     def _carry_out(self, link: int, command: SteeringCommand) -> None:

@@ -209,6 +209,8 @@ class Server:
                         self._links[number].tell(message)
                 case actions.SaveFence(fence=fence, run=run):
                     self._identity.save_fence(Fence(fence, run))
+                case actions.WarmUp():
+                    self._tasks.create_task(self._trainer.warm_up())
                 case actions.Receive(link=number, blob=blob):
                     self._links[number].keep(blob.transfer, self._work_dir / blob.sha256)
                 case actions.PrepareWorker():

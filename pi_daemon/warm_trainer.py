@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from pi_daemon.trainer_process import TrainerExitedError, TrainerProcess, start_trainers
@@ -31,11 +32,16 @@ class WarmTrainer:
             TrainerExitedError, TrainerRefusal: as the methods of `TrainerProcess`.
         """
         async with self._turn:
-            if self._trainer is None or self._trainer.exit_reason is not None:
-                self._trainer = await self._start()
+            trainer = await self._ensure()
             # A task, so that the request is written before the next one's turn comes.
-            reply = asyncio.get_running_loop().create_task(request(self._trainer))
+            reply = asyncio.get_running_loop().create_task(request(trainer))
         return await reply
+
+    async def warm_up(self) -> None:
+        """Start the trainer if none runs; what is asked of it next waits less."""
+        async with self._turn:
+            with suppress(TrainerExitedError):
+                await self._ensure()
 
     async def stop(self, request: Asking[None]) -> None:
         """Ask a running trainer to abort or forget; nobody else asks until it has stopped, or was
@@ -49,6 +55,11 @@ class WarmTrainer:
         self._is_closed = True
         if self._trainer is not None:
             await self._trainer.close()
+
+    async def _ensure(self) -> TrainerProcess:
+        if self._trainer is None or self._trainer.exit_reason is not None:
+            self._trainer = await self._start()
+        return self._trainer
 
     async def _start(self) -> TrainerProcess:
         if self._is_closed:

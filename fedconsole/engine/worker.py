@@ -101,14 +101,17 @@ class Job:
         """Decides the order of a worker's examples, epoch by epoch."""
         return derive_seed("order", self.plan.seed, worker_id)
 
-    def name_of(self, address: str, hello: Hello) -> str:
-        """A device's name in this run; devices of one name get a part of their id added.
+    def claim(self, address: str, hello: Hello) -> None:
+        """Note where a device was met.
 
         Raises:
-            Refusal: the device is in the run already, at another address.
+            Refusal: it is in the run already, at another address.
         """
         if (first := self.addresses.setdefault(hello.id, address)) != address:
             raise Refusal(f"{address} is the same device as {first}; name it once")
+
+    def name_of(self, hello: Hello) -> str:
+        """A device's name in this run; devices of one name get a part of their id added."""
         if hello.id not in self.worker_ids:
             self.worker_ids |= unique_names({hello.id: hello.name}, self.worker_ids.values())
         return self.worker_ids[hello.id]

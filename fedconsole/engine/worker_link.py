@@ -163,6 +163,7 @@ class WorkerLink:
         theirs = await connection.greet(self._job.hello)
         if self.hello is not None and theirs.id != self.hello.id:
             raise Refusal(f"another device answers at {self.address} now")
+        self._job.claim(self.address, theirs)
         self.hello = theirs
         self.has_answered.set()
         async with asyncio.TaskGroup() as tasks:
@@ -190,18 +191,22 @@ class WorkerLink:
     async def _prepare(self, connection: Connection) -> m.Prepared:
         """Take the lease and make the device ready for rounds."""
         assert self.hello is not None
-        captured = await asyncio.shield(self._job.captured)
-        await asyncio.shield(self._job.names)
-        self.worker_id = self._job.name_of(self.address, self.hello)
-        require_suitable(self.hello, captured, self._job)
         status = connection.status
         assert status is not None
         if self._fence is None:
             self._fence = status.highest_fence + 1
+        try:
+            # At once: the device starts its trainer by it, while the task is still being captured.
+            await connection.ask(lambda i: m.TakeLease(**self._head(i)), m.Ok)
+        except CommandRefused as error:
+            raise Refusal(str(error)) from error
+        captured = await asyncio.shield(self._job.captured)
+        await asyncio.shield(self._job.names)
+        self.worker_id = self._job.name_of(self.hello)
+        require_suitable(self.hello, captured, self._job)
         plan = self._job.plan
         blob = connection.announce(len(captured.graphs), captured.graphs_sha256)
         try:
-            await connection.ask(lambda i: m.TakeLease(**self._head(i)), m.Ok)
             prepared, _ = await asyncio.gather(
                 connection.ask(
                     lambda i: m.Prepare(

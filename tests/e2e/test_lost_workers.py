@@ -59,8 +59,8 @@ async def test_a_round_goes_on_without_a_lost_worker_if_there_are_enough(
         daemon(tmp_path, "--dataset", "digits=sample", "--shard", "2/2", name="bob") as bob,
     ):
 
-        def kill_bob_in_round_one(line: Line) -> None:
-            if line["type"] == "worker.batches" and line["worker"] == "bob":
+        def kill_bob_at_his_first_losses(line: Line) -> None:
+            if line["type"] == "worker.batches" and (line["worker"], line["first"]) == ("bob", 0):
                 os.kill(bob.pid, signal.SIGKILL)
 
         workers = tuple(f"127.0.0.1:{each.port}" for each in (alice, bob))
@@ -72,6 +72,6 @@ async def test_a_round_goes_on_without_a_lost_worker_if_there_are_enough(
             min_updates=1,
             round_timeout_s=5.0,
         )
-        run = await carry(plan, requests=kill_bob_in_round_one)
+        run = await carry(plan, requests=kill_bob_at_his_first_losses)
     assert run.exit_code == 0
     assert [line["updates"] for line in run.of_type("round.finished")] == [["alice"]] * 2

@@ -19,6 +19,7 @@ from pi_daemon.actions import (
     SaveFence,
     Tell,
     TrainModel,
+    WarmUp,
 )
 from pi_daemon.device import Device
 from pi_daemon.protocol.graphs import OptimizerSpec
@@ -191,7 +192,7 @@ def test_a_take_over_aborts_the_old_round() -> None:
     script.open(2, name="desk-2")
     script.run, script.fence = "run-2", 2
     actions = script.say(2, TakeLease, take_over=True)
-    assert done(actions) == [SaveFence(2, "run-2"), ForgetWorker("alice")]
+    assert done(actions) == [SaveFence(2, "run-2"), ForgetWorker("alice"), WarmUp()]
     assert told(actions, 2) == [Ok("TakeLease")]
     assert script.state is DeviceState.IDLE
     assert script.device.on_trained(2, TRAINED, script.now_s) == [DropUpdate(2)]
@@ -447,7 +448,8 @@ def test_training_survives_the_loss_of_its_link() -> None:
     script.open(2)
     actions = script.say(2, TakeLease)
     assert told(actions, 2) == [Ok("TakeLease"), Batches("run-1", 1, 1, 0, 30, (0.9, None, 0.8))]
-    [deliver] = done(actions)
+    [warm_up, deliver] = done(actions)
+    assert warm_up == WarmUp()
     assert isinstance(deliver, Deliver)
     assert deliver.link == 2
 

@@ -189,7 +189,8 @@ def _worker_sentence(what: str, line: Line) -> str:
         case "rejected":
             return f"The update of {worker} in round {line['round']} was rejected{reason}."
         case _:
-            address = f" ({line['address']})" if line.get("address") else ""
+            is_named = line.get("address") not in (None, worker)
+            address = f" ({line['address']})" if is_named else ""
             return f"{worker}{address} {what}{reason}."
 
 

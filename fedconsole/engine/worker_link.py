@@ -66,6 +66,9 @@ class WorkerLink:
         self._reports = reports
         self._fence: int | None = None
         self._connection: Connection | None = None
+        """Once the worker is ready for rounds."""
+        self._leased: Connection | None = None
+        """From the moment on when the device is this run's."""
         self._tasks: asyncio.TaskGroup | None = None
         self._sending: asyncio.Task[None] | None = None
         self._deliveries: asyncio.TaskGroup | None = None
@@ -125,8 +128,10 @@ class WorkerLink:
 
     async def close(self) -> None:
         self._is_closing = True
-        if (connection := self._connection) is None:
-            return
+        if self._leased is not None:
+            await self._release(self._leased)
+
+    async def _release(self, connection: Connection) -> None:
         with suppress(CommandRefused, LinkClosed, TimeoutError):
             async with asyncio.timeout(_RELEASE_S):
                 await connection.ask(lambda i: m.ReleaseLease(**self._head(i)), m.Ok)
@@ -154,7 +159,7 @@ class WorkerLink:
                     await self._serve(connection)
                 finally:
                     self._bytes_before = (self.bytes_sent, self.bytes_received)
-                    self._connection = self._tasks = self._sending = None
+                    self._connection = self._leased = self._tasks = self._sending = None
         except BaseExceptionGroup as group:
             # Whatever else a lost link brings about, the first error is the reason.
             raise group.exceptions[0] from None
@@ -168,7 +173,11 @@ class WorkerLink:
         self.has_answered.set()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(connection.listen())
-            prepared = await self._prepare(connection)
+            try:
+                prepared = await self._prepare(connection)
+            except Refusal:
+                await self._release(connection)
+                raise
             self._connection, self._tasks = connection, tasks
             status = connection.status or theirs.status
             self._reports.event(
@@ -200,6 +209,7 @@ class WorkerLink:
             await connection.ask(lambda i: m.TakeLease(**self._head(i)), m.Ok)
         except CommandRefused as error:
             raise Refusal(str(error)) from error
+        self._leased = connection
         captured = await asyncio.shield(self._job.captured)
         await asyncio.shield(self._job.names)
         self.worker_id = self._job.name_of(self.hello)
@@ -384,7 +394,7 @@ def _words(error: BaseException) -> str:
             return "no answer in time"
         case ConnectionRefusedError():
             return "connection refused; is pi-daemon running there?"
-        case InvalidHandshake() | InvalidMessage():
+        case InvalidHandshake() | InvalidMessage() | ProtocolError():
             return f"no pi-daemon answers there: {clean(str(error))}"
         case OSError(strerror=str(words)):
             return words

@@ -84,7 +84,11 @@ def load(source: str) -> Arrays:
         return _checked(x, y)
     except MemoryError as error:
         raise DatasetError(f"dataset {source}: it does not fit into memory") from error
-    except (DatasetError, OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except zipfile.BadZipFile as error:
+        raise DatasetError(
+            f"dataset {source}: it is no .npz file ({error}): write it with numpy.savez(path, x=, y=)"
+        ) from error
+    except (DatasetError, OSError, ValueError, EOFError) as error:
         raise DatasetError(f"dataset {source}: {error}") from error
 
 

@@ -184,7 +184,8 @@ def test_a_second_controller_is_told_who_holds_the_device() -> None:
     script.open(2, name="desk-2")
     script.run, script.fence = "run-2", 2
     [refused] = told(script.say(2, TakeLease), 2)
-    assert refused == Refused("TakeLease", RefusalCode.HELD, "held by desk-1")
+    reason = "held by desk-1 for run run-1: wait for its end, or abort it there"
+    assert refused == Refused("TakeLease", RefusalCode.HELD, reason)
 
 
 def test_a_take_over_aborts_the_old_round() -> None:

@@ -128,14 +128,14 @@ class WorkerLink:
 
     async def close(self) -> None:
         self._is_closing = True
-        if self._leased is not None:
-            await self._release(self._leased)
+        if (connection := self._leased) is not None:
+            await self._release(connection)
+            await connection.close()
 
     async def _release(self, connection: Connection) -> None:
         with suppress(CommandRefused, LinkClosed, TimeoutError):
             async with asyncio.timeout(_RELEASE_S):
                 await connection.ask(lambda i: m.ReleaseLease(**self._head(i)), m.Ok)
-        await connection.close()
 
     # One connection
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -24,6 +25,7 @@ from fedconsole.engine.launch import new_run_id, start_engine
 from fedconsole.engine.store import Line, RunStore
 from fedconsole.fleet.local import local_daemons
 from fedconsole.learning.tasks.digits import task as digits
+from tests.support.daemons import daemon
 from tests.support.places import redirect
 from tests.support.runs import FinishedRun, carry, digits_plan
 
@@ -107,6 +109,25 @@ async def test_a_worker_that_is_not_there_is_named_with_a_way_out() -> None:
         "is pi-daemon running there?); start them, or allow fewer with --min-updates"
     )
     assert not (paths.runs_dir() / run.run_id).exists()
+
+
+async def test_a_device_with_other_data_is_refused_and_nobody_is_left_held(
+    tmp_path: Path,
+) -> None:
+    np.savez(tmp_path / "odd.npz", x=np.zeros((50, 9, 9), np.uint8), y=np.arange(50) % 10)
+    odd = f"digits={tmp_path / 'odd.npz'}"
+    async with (
+        daemon(tmp_path, "--dataset", "digits=sample") as alice,
+        daemon(tmp_path, "--dataset", odd, name="bob") as bob,
+    ):
+        both = tuple(f"127.0.0.1:{each.port}" for each in (bob, alice))
+        refused = await carry(digits_plan(virtual=0, workers=both))
+        again = await carry(digits_plan(virtual=0, workers=both[1:]))
+    assert refused.exit_code == 3
+    assert refused.last["reason"] == (
+        "bob cannot take part: its dataset 'digits' has shape (9, 9), the task takes (8, 8)"
+    )
+    assert again.exit_code == 0
 
 
 async def test_abort_ends_the_run_and_keeps_the_last_complete_rounds_model() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
 from fedconsole.engine.worker import ModelOnDisk, Refusal
 from pi_daemon.protocol import messages as m
@@ -246,3 +246,18 @@ def _how(error: ConnectionClosed) -> str:
     if error.rcvd is None:
         return "the connection was lost"
     return clean(error.rcvd.reason) or f"closed by the device ({error.rcvd.code})"
+
+
+def in_words(error: BaseException) -> str:
+    """Why a device cannot be reached or was lost, for the operator."""
+    match error:
+        case TimeoutError():
+            return "no answer in time"
+        case ConnectionRefusedError():
+            return "connection refused; is pi-daemon running there?"
+        case InvalidHandshake() | InvalidMessage() | ProtocolError():
+            return f"no pi-daemon answers there: {clean(str(error))}"
+        case OSError(strerror=str(words)):
+            return words
+        case _:
+            return clean(str(error)) or type(error).__name__

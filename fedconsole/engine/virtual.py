@@ -12,8 +12,9 @@ from typing import assert_never
 
 from fedconsole.coordinator import commands as c
 from fedconsole.coordinator import events as e
+from fedconsole.engine.delivery import deliver
 from fedconsole.engine.store import Row
-from fedconsole.engine.worker import Captured, EvaluationError, Job, Reports, deliver
+from fedconsole.engine.worker import Captured, EvaluationError, Job, Reports
 from fedconsole.paths import data_dir
 from pi_daemon.protocol import messages as m
 from pi_daemon.trainer_pipe import BatchLosses, WorkerReady, WorkerSpec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -16,10 +15,10 @@ from fedconsole.coordinator.state import Metric
 from fedconsole.engine.store import RunStore
 from fedconsole.engine.worker import Captured, ModelOnDisk
 from fedconsole.errors import RefusedError
-from fedconsole.learning.aggregation import WeightedUpdate, federated_average, require_fit
+from fedconsole.learning.aggregation import WeightedUpdate, federated_average
 from fedconsole.learning.capture import CapturedModel, CaptureError, capture
 from fedconsole.learning.metrics import class_metrics
-from fedconsole.learning.model_files import ModelFile, fsync_folder, spec_of, write_model
+from fedconsole.learning.model_files import ModelFile, spec_of, write_model
 from fedconsole.learning.tasks.loading import load_task
 from fedconsole.learning.tasks.task import Task, TaskError
 from fedconsole.paths import data_dir
@@ -27,7 +26,7 @@ from pi_daemon.learning.evaluation import evaluate
 from pi_daemon.learning.graph import CompiledGraph
 from pi_daemon.protocol.errors import TensorError
 from pi_daemon.protocol.graphs import ModelGraphs, encode_graphs
-from pi_daemon.protocol.tensors import TensorSpec, require_specs
+from pi_daemon.protocol.tensors import require_specs
 
 
 class Work:
@@ -158,18 +157,6 @@ def describe(path: Path) -> ModelOnDisk:
     model = ModelFile.open(path)
     digest = sha256(model.content).hexdigest()
     return ModelOnDisk(path, model.model_id(), digest, len(model.content))
-
-
-def make_durable(path: Path, expected: Mapping[str, TensorSpec]) -> None:
-    """Check an update's tensors, then make the file outlive a power cut.
-
-    Raises:
-        TensorError: the update does not fit the model.
-    """
-    require_fit(path, expected)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    fsync_folder(path.parent)
 
 
 def _initial_state(path: Path, model: CapturedModel) -> dict[str, Tensor]:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Protocol
 
 from fedconsole.coordinator.commands import SendRound, WorkerCommand
-from fedconsole.coordinator.events import Event, UpdateDelivered, UpdateRejected
+from fedconsole.coordinator.events import Event
 from fedconsole.coordinator.plan import Plan
 from fedconsole.engine.store import Row, RunStore
-from pi_daemon.protocol.errors import TensorError
 from pi_daemon.protocol.graphs import OptimizerSpec
-from pi_daemon.protocol.messages import Evaluated, Hello, Prepared, Update
+from pi_daemon.protocol.messages import Evaluated, Hello, Prepared
 from pi_daemon.protocol.operators import OPERATORS_DIGEST
 from pi_daemon.protocol.seeds import derive_seed
 from pi_daemon.protocol.tensors import TensorSpec
@@ -210,36 +209,3 @@ def require_suitable(hello: Hello, captured: Captured, job: Job) -> None:
 def _fits(have: object, want: object) -> bool:
     """A shard need not hold an example of every class."""
     return isinstance(have, int) and isinstance(want, int) and have <= want
-
-
-async def deliver(job: Job, reports: Reports, worker_id: str, update: Update, path: Path) -> None:
-    """Check an update that lies in `path`, make it durable, and report it."""
-    # torch: not needed where workers are only found and listed
-    from fedconsole.engine.work import make_durable
-
-    captured = await asyncio.shield(job.captured)
-    async with job.fit_checks:
-        try:
-            await asyncio.to_thread(make_durable, path, captured.returned)
-        except (TensorError, FileNotFoundError) as error:
-            # Files of a round that has closed meanwhile are gone.
-            is_late = isinstance(error, FileNotFoundError)
-            reason = f"too late: round {update.round} is closed" if is_late else str(error)
-            path.unlink(missing_ok=True)
-            reports.event(UpdateRejected(worker_id, update.round, update.attempt, reason))
-            return
-    reports.event(
-        UpdateDelivered(
-            worker=worker_id,
-            round=update.round,
-            attempt=update.attempt,
-            model_id=update.model_id,
-            num_examples=update.num_examples,
-            num_batches=update.num_batches,
-            cursor=update.cursor,
-            loss=update.loss,
-            seconds=update.seconds,
-            file=path.name,
-            sha256=update.parameters.sha256,
-        )
-    )

@@ -19,14 +19,20 @@ from websockets.typing import Subprotocol
 
 from fedconsole.coordinator import commands as c
 from fedconsole.coordinator import events as e
-from fedconsole.engine.connection import CommandRefused, Connection, LinkClosed, Listener
+from fedconsole.engine.connection import (
+    CommandRefused,
+    Connection,
+    LinkClosed,
+    Listener,
+    in_words,
+)
+from fedconsole.engine.delivery import deliver
 from fedconsole.engine.store import Row
 from fedconsole.engine.worker import (
     EvaluationError,
     Job,
     Refusal,
     Reports,
-    deliver,
     require_suitable,
 )
 from pi_daemon.protocol import messages as m
@@ -95,7 +101,7 @@ class WorkerLink:
                     self.has_answered.set()
                     return
                 except _LINK_ERRORS as error:
-                    reason = _words(error)
+                    reason = in_words(error)
                 if self._is_closing:
                     return
                 if self.hello is not None or time.monotonic() - began_s > _GRACE_S:
@@ -124,7 +130,7 @@ class WorkerLink:
         try:
             return await self._ask_with_model(connection, model_id, command, m.Evaluated)
         except (CommandRefused, LinkClosed) as error:
-            raise EvaluationError(_words(error)) from error
+            raise EvaluationError(in_words(error)) from error
 
     async def close(self) -> None:
         self._is_closing = True
@@ -386,20 +392,6 @@ class WorkerLink:
 
 
 _LINK_ERRORS = (OSError, TimeoutError, InvalidHandshake, InvalidMessage, LinkClosed, ProtocolError)
-
-
-def _words(error: BaseException) -> str:
-    match error:
-        case TimeoutError():
-            return "no answer in time"
-        case ConnectionRefusedError():
-            return "connection refused; is pi-daemon running there?"
-        case InvalidHandshake() | InvalidMessage() | ProtocolError():
-            return f"no pi-daemon answers there: {clean(str(error))}"
-        case OSError(strerror=str(words)):
-            return words
-        case _:
-            return clean(str(error)) or type(error).__name__
 
 
 def _delays() -> Iterator[float]:

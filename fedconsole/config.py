@@ -27,6 +27,8 @@ class FrontEnd(msgspec.Struct, frozen=True, kw_only=True):
     """One sentence per event, for screen readers."""
     timeout: float | None = None
     """Seconds after which `run` aborts."""
+    search_seconds: float = 1.5
+    """How long to listen for devices' announcements; 0: no multicast at all."""
 
 
 class _DeviceTable(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from fedconsole.coordinator.facts import metric
 from fedconsole.errors import ExitCode
 from pi_daemon.protocol.text import clean
 
@@ -213,9 +214,9 @@ def last_words(progress: RunProgress) -> list[str]:
 
 
 def _metrics(line: Line) -> str:
-    accuracy = line.get("accuracy")
+    accuracy = metric(line, "accuracy")
     share = "" if accuracy is None else f"accuracy {100 * accuracy:.1f} %, "
-    return f"{share}test loss {_number(line.get('loss'))}"
+    return f"{share}test loss {_number(metric(line, 'loss'))}"
 
 
 def _number(value: float | None) -> str:

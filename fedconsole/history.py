@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedconsole import paths
+from fedconsole.coordinator.facts import metric
 from fedconsole.engine.control import socket_path
 from fedconsole.engine.store import Line, make_line
 from fedconsole.errors import RefusedError, StorageError, UsageError
@@ -154,8 +155,8 @@ def summarize(run: str) -> RunSummary | None:
         started=datetime.fromisoformat(first["time"]),
         seconds=end.get("seconds"),
         rounds=last_round.get("round", 0),
-        loss=test.get("loss"),
-        accuracy=test.get("accuracy"),
+        loss=metric(test, "loss"),
+        accuracy=metric(test, "accuracy"),
         model_id=end.get("model_id") or last_round.get("model_id"),
         model_path=end.get("model_path"),
         reason=end.get("reason") or "",
@@ -185,8 +186,8 @@ def rounds(run: str) -> list[RoundSummary]:
             seconds=line["seconds"],
             updates=tuple(line["updates"]),
             training_loss=line["loss"],
-            loss=tests.get(number, {}).get("loss"),
-            accuracy=tests.get(number, {}).get("accuracy"),
+            loss=metric(tests.get(number, {}), "loss"),
+            accuracy=metric(tests.get(number, {}), "accuracy"),
             bytes_sent=line["bytes_sent"],
             bytes_received=line["bytes_received"],
             model_id=line["model_id"],

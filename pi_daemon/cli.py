@@ -81,7 +81,7 @@ def serve(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Let paired consoles train models on this device's data, which stays here."""
+    """Let consoles train models on this device's data, which stays here."""
     if show_version:
         print(_build())
         return

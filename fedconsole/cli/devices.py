@@ -20,7 +20,6 @@ T = TypeVar("T")
 
 app = typer.Typer(help="Devices that are known.", invoke_without_command=True)
 
-_SEARCH_S = 1.5
 _NUM_PINGS = 4
 _DISCOVER_COLUMNS = ("name", "address", "device_id", "source")
 _LIST_COLUMNS = ("name", "address", "state", "run", "datasets", "torch", "machine", "ping_ms")
@@ -30,12 +29,14 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name, id or address o
 
 
 def discover(
-    seconds: Annotated[float, typer.Option(min=0, help="How long to listen.")] = 3.0,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="How long to listen; 0: not at all.")
+    ] = None,
     output: OutputOption = Output.TABLE,
     config: ConfigFile = None,
 ) -> None:
     """Look for devices: on this machine, by mDNS, in the configuration, where they were before."""
-    devices = _await(_find(seconds, config))
+    devices = _await(_find(config, seconds))
     if not devices:
         say("no devices; start pi-daemon on them, or name them in [[devices]]: fedconsole doctor")
     rows = [{c: getattr(device, c) for c in _DISCOVER_COLUMNS} for device in devices]
@@ -57,7 +58,7 @@ def list_devices(output: OutputOption = Output.TABLE, config: ConfigFile = None)
     from fedconsole.fleet.viewer import greet_all
 
     async def look() -> list[Greeting]:
-        return await greet_all(await _find(_SEARCH_S, config))
+        return await greet_all(await _find(config))
 
     print_rows([_row(greeting) for greeting in _await(look())], _LIST_COLUMNS, output)
 
@@ -117,16 +118,19 @@ async def find_all(configured: Sequence[Device], seconds: float) -> list[Device]
         return await find(configured, 0)
 
 
-async def _find(seconds: float, config: Path | None) -> list[Device]:
+async def _find(config: Path | None, seconds: float | None = None) -> list[Device]:
     from fedconsole.config import load
 
-    return await find_all(load({}, config).devices, seconds)
+    settings = load({}, config)
+    if seconds is None:
+        seconds = settings.front_end().search_seconds
+    return await find_all(settings.devices, seconds)
 
 
 async def _device(name: str, config: Path | None) -> Device:
     from fedconsole.fleet.device import Device, Source, parse_address
 
-    found = await _find(_SEARCH_S, config)
+    found = await _find(config)
     matches = [
         device
         for device in found

@@ -40,7 +40,7 @@ _HOW, _AVERAGE, _SHOW = "How workers train", "Rounds and quorum", "Front end"
 
 Task = Annotated[
     str | None,
-    _option(_WHAT, "--task", help="digits, mnist, ecg or a Python file.", metavar="TASK"),
+    _option(_WHAT, "--task", help="digits, mnist or a Python file.", metavar="TASK"),
 ]
 InitFrom = Annotated[
     str | None, _option(_WHAT, "--init-from", help="Start from this model.", metavar="PATH")
@@ -54,7 +54,12 @@ SeedSaveModel = Annotated[
 ]
 DataDir = Annotated[
     str | None,
-    _option(_WHAT, "--data-dir", help="Folder with the test set.", metavar="DIR"),
+    _option(
+        _WHAT,
+        "--data-dir",
+        help="Folder with the test set, and with the data of virtual workers.",
+        metavar="DIR",
+    ),
 ]
 Seed = Annotated[int | None, _option(_WHAT, "--seed", help="Of all randomness.")]
 Cuda = Annotated[bool | None, _option(_WHAT, "--cuda", help="Evaluate and simulate on the GPU.")]
@@ -122,7 +127,9 @@ EvalEvery = Annotated[
     _option(_AVERAGE, "--eval-every", help="When to test.", metavar="round|epoch|N"),
 ]
 
-Headless = Annotated[bool, _option(_SHOW, "--headless", help="No full screen, even on a terminal.")]
+Headless = Annotated[
+    bool, _option(_SHOW, "--headless", help="For scripts: no questions, no full screen.")
+]
 Json = Annotated[bool, _option(_SHOW, "--json", help="One JSON object per event on stdout.")]
 Plain = Annotated[
     bool | None, _option(_SHOW, "--plain", help="One sentence per event, nothing moves.")

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from fedconsole.fleet.device import Device
     from fedconsole.headless import Line, Screen
 
-_SEARCH_S = 1.5
 _SEED_VIRTUAL = 3
 _SEED_MODEL = "mnist_cnn.pt"
 _PREFLIGHT_COLUMNS = (
@@ -163,7 +162,9 @@ def choose_workers(settings: Config, *, ask: bool) -> tuple[str, ...]:
 
     async def look() -> list[Greeting]:
         say("looking for devices")
-        return await greet_all(await find_all(settings.devices, _SEARCH_S))
+        return await greet_all(
+            await find_all(settings.devices, settings.front_end().search_seconds)
+        )
 
     greetings = asyncio.run(look())
     for greeting in greetings:

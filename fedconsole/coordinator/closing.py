@@ -96,7 +96,7 @@ def take_evaluation(turn: Turn, event: events.Evaluated) -> None:
             known = ", ".join(sorted(event.metrics))
             turn.fail(f"stop_at names {goal[0]!r}; the metrics are {known}", ExitCode.REFUSED)
             return
-        round_ = replace(round_, metrics=event.metrics)
+        round_ = replace(round_, metrics=event.metrics, num_test_examples=event.num_examples)
     elif event.worker in round_.evaluating:
         result = HoldoutResult(num_examples=event.num_examples, metrics=event.metrics)
         round_ = replace(
@@ -104,11 +104,11 @@ def take_evaluation(turn: Turn, event: events.Evaluated) -> None:
             evaluating=round_.evaluating - {event.worker},
             holdouts={**round_.holdouts, event.worker: result},
         )
+        turn.announce(facts.Eval(event.round, event.num_examples, event.metrics, event.worker))
     else:
         turn.ignore()
         return
     turn.put_round(round_)
-    turn.announce(facts.Eval(event.round, event.num_examples, event.metrics, event.worker))
     settle_evaluation(turn)
 
 
@@ -143,6 +143,9 @@ def settle_evaluation(turn: Turn) -> None:
     if round_.metrics is not None and not round_.evaluating:
         turn.stop_timer()
         metrics = {**round_.metrics, **_holdout_means(round_.holdouts)}
+        num_held_out = sum(result.num_examples for result in round_.holdouts.values())
+        num_examples = round_.num_test_examples or num_held_out
+        turn.announce(facts.Eval(round_.number, num_examples, metrics))
         _save(turn, replace(round_, metrics=metrics))
 
 

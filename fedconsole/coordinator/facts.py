@@ -7,6 +7,7 @@ Only what can be known without a clock: the engine adds `seconds`, `seconds_left
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from msgspec import Struct
 
@@ -111,7 +112,8 @@ class Eval(Struct, frozen=True, tag="eval"):
     num_examples: int
     metrics: Mapping[str, Metric]
     worker: str | None = None
-    """None: the desktop's test set."""
+    """None: the whole evaluation, on the desktop's test set; the means over the workers' holdouts are
+    among its metrics as `holdout_...`."""
 
 
 class Warning(Struct, frozen=True, tag="warning"):  # noqa: A001
@@ -138,3 +140,9 @@ Fact = (
     | Eval
     | Warning
 )
+
+
+def metric(line: Mapping[str, Any], name: str) -> Metric:
+    """A metric of an `eval` line; that of the workers' holdouts where there is no test set."""
+    value: Metric = line.get(name, line.get(f"holdout_{name}"))
+    return value

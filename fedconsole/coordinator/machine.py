@@ -212,6 +212,7 @@ def _lose(turn: Turn, event: events.WorkerLost) -> None:
         turn.put_member(event.worker, replace(member, is_connected=False))
         turn.wait_no_more_for(event.worker)
         turn.announce(facts.WorkerLost(event.worker, member.address, event.reason))
+        rounds.warn_of_quorum(turn)
     elif state.phase is RunPhase.GATHERING and event.worker not in state.absent:
         turn.announce(facts.WorkerLost(event.worker, event.worker, event.reason))
     elif state.phase is not RunPhase.GATHERING:

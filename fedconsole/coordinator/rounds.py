@@ -204,6 +204,20 @@ def fail_training(turn: Turn, event: events.TrainingFailed) -> None:
     settle(turn)
 
 
+def warn_of_quorum(turn: Turn) -> None:
+    """Say when the workers that are left in an open round are too few; the deadline decides."""
+    round_ = turn.state.open_round
+    if round_ is None or turn.state.phase is not RunPhase.TRAINING:
+        return
+    have = sum(
+        part.status is PartStatus.DELIVERED
+        or (part.status is not PartStatus.OUT and turn.is_connected(worker))
+        for worker, part in round_.parts.items()
+    )
+    if have < turn.state.need:
+        turn.announce(facts.RunQuorum(have, turn.state.need))
+
+
 # The end of a wait
 
 

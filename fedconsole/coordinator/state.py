@@ -105,6 +105,8 @@ class Round(Struct, frozen=True, kw_only=True):
     """The aggregate, once there is one."""
     metrics: Mapping[str, Metric] | None = None
     """None: not evaluated (yet). Those of the workers' holdouts are named `holdout_...`."""
+    num_test_examples: int = 0
+    """On the desktop."""
     evaluating: frozenset[str] = frozenset()
     """Workers whose evaluation is still to come."""
     holdouts: Mapping[str, HoldoutResult] = {}

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
-import secrets
 import sys
-from importlib.metadata import version
 
 import msgspec
 
 from fedconsole import paths
+from fedconsole.dialling import console_hello
 from fedconsole.engine.control import ControlServer
 from fedconsole.engine.launch import EngineRequest
 from fedconsole.engine.session import Session
 from fedconsole.engine.store import Row, RunStore
 from fedconsole.engine.worker import Job
 from fedconsole.errors import ExitCode, StorageError
-from pi_daemon.protocol.limits import MIN_PROTO, PROTO
-from pi_daemon.protocol.messages import Hello, Role
+from pi_daemon.protocol.messages import Role
 
 
 async def carry(request: EngineRequest, ready: int) -> ExitCode:
@@ -32,7 +29,7 @@ async def carry(request: EngineRequest, ready: int) -> ExitCode:
     job = Job(
         run_id=request.run_id,
         plan=request.plan,
-        hello=_hello(),
+        hello=console_hello(Role.CONTROLLER),
         store=store,
         captured=loop.create_future(),
         names=loop.create_future(),
@@ -59,19 +56,6 @@ async def carry(request: EngineRequest, ready: int) -> ExitCode:
 
 
 _NEVER_BEGAN = frozenset({ExitCode.REFUSED, ExitCode.NO_QUORUM})
-
-
-def _hello() -> Hello:
-    """Who this console is. Its id lasts as long as the run; a lasting one comes with pairing."""
-    return Hello(
-        proto=PROTO,
-        min_proto=MIN_PROTO,
-        id=f"console-{secrets.token_hex(8)}",
-        name=platform.node() or "desktop",
-        boot_id=secrets.token_hex(8),
-        build=f"fedconsole {version('fedconsole')}",
-        role=Role.CONTROLLER,
-    )
 
 
 def main() -> None:

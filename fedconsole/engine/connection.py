@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
+from websockets.exceptions import ConnectionClosed
 
+from fedconsole.dialling import in_words
 from fedconsole.engine.worker import ModelOnDisk, Refusal
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.codec import (
@@ -32,7 +33,6 @@ from pi_daemon.protocol.limits import (
     CLOSE_PROTOCOL_ERROR,
     MAX_MODEL_BYTES,
 )
-from pi_daemon.protocol.text import clean
 
 _HELLO_S: Final = 5.0
 
@@ -190,13 +190,13 @@ class Connection:
         try:
             await self._websocket.send(frame)
         except ConnectionClosed as error:
-            raise LinkClosed(_how(error)) from error
+            raise LinkClosed(in_words(error)) from error
 
     async def _receive(self) -> str | bytes:
         try:
             frame = await self._websocket.recv()
         except ConnectionClosed as error:
-            raise LinkClosed(_how(error)) from error
+            raise LinkClosed(in_words(error)) from error
         self.bytes_received += len(frame)
         return frame
 
@@ -239,25 +239,3 @@ class Connection:
             del self._receiving[incoming.blob.transfer]
             receiving.file.close()
             self._listener.update(receiving.update, receiving.path)
-
-
-def _how(error: ConnectionClosed) -> str:
-    """Why a connection ended, in words; the peer's own where it gave some."""
-    if error.rcvd is None:
-        return "the connection was lost"
-    return clean(error.rcvd.reason) or f"closed by the device ({error.rcvd.code})"
-
-
-def in_words(error: BaseException) -> str:
-    """Why a device cannot be reached or was lost, for the operator."""
-    match error:
-        case TimeoutError():
-            return "no answer in time"
-        case ConnectionRefusedError():
-            return "connection refused; is pi-daemon running there?"
-        case InvalidHandshake() | InvalidMessage() | ProtocolError():
-            return f"no pi-daemon answers there: {clean(str(error))}"
-        case OSError(strerror=str(words)):
-            return words
-        case _:
-            return clean(str(error)) or type(error).__name__

@@ -84,6 +84,8 @@ class Session:
             for task in workers:
                 task.cancel()
             await self._pool.close()
+        with suppress(OSError):
+            self._store.drop_updates()
         return finish.exit_code
 
     async def _carry(self) -> c.Finish:
@@ -300,7 +302,13 @@ class Session:
 
     async def _save_round(self, command: c.SaveRound) -> None:
         # The average was written through to the disk: what is left is to name it in the journal.
+        assert self._work is not None
         model = self._job.models[command.model_id]
+        try:
+            await asyncio.to_thread(self._work.publish, model)
+        except OSError as error:
+            self.event(e.StorageFailed(f"cannot write the model of round {command.round}: {error}"))
+            return
         self.event(e.RoundSaved(command.round, model.path.name, model.sha256))
         try:
             self._store.drop_updates()
@@ -313,7 +321,7 @@ class Session:
     async def _save_model(self, command: c.SaveModel) -> None:
         assert self._work is not None
         try:
-            path = await asyncio.to_thread(self._work.publish, self._job.models[command.model_id])
+            path = await asyncio.to_thread(self._work.save, self._job.models[command.model_id])
         except OSError as error:
             self.event(e.StorageFailed(f"cannot write the model: {error}"))
         else:
@@ -340,6 +348,8 @@ class Session:
                 fields["seconds_left"] = round(max(0.0, self._timer_ends_s - now_s), 1)
             case facts.RunFinished():
                 fields["seconds"] = round(now_s - self._began_s, 3)
+                if fact.model_path is None and fact.rounds > 0:
+                    fields["model_path"] = str(self._store.model_path)
             case facts.Eval():
                 if fact.num_examples == 0:
                     return None  # there is no test set on the desktop

@@ -57,6 +57,8 @@ class RunStore:
         self.updates = folder / "updates"
         self.checkpoints = folder / "checkpoints"
         self.graphs_path = folder / "graphs.json"
+        self.model_path = folder / "model.safetensors"
+        """The model of the last complete round, for the run's user."""
         self.on_commit: Callable[[], None] = lambda: None
         """Called after rows have become readable."""
         self._pending: list[Row] = []

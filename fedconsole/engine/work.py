@@ -50,6 +50,7 @@ class Work:
             raise RefusedError(str(error)) from error
         self._store = store
         self._plan = plan
+        self._require_goal()
         self._device = _device(plan)
         self._graphs: ModelGraphs = model.graphs
         self._evaluation = CompiledGraph(model.graphs.evaluation, self._device)
@@ -72,6 +73,22 @@ class Work:
         write_model(first, specs, ((name, state[name]) for name in sorted(state)))
         self.initial_model = describe(first)
 
+    def _require_goal(self) -> None:
+        """Check that the metric of `stop_at` will be there."""
+        if self._plan.stop_at is None:
+            return
+        names = ["loss"]
+        if (num_classes := self.task.num_classes) is not None:
+            classes = self.task.class_names or range(num_classes)
+            names += ["accuracy", "macro_f1", *(f"recall_{name}" for name in classes)]
+        known = names if self._test_set is not None else []
+        known = known + [f"holdout_{name}" for name in names if self._plan.holdout]
+        if self._plan.stop_at[0] not in known:
+            raise RefusedError(
+                f"--stop-at names {self._plan.stop_at[0]!r}; this run has "
+                + (", ".join(known) or "no test set: give --holdout for holdout_... metrics")
+            )
+
     def aggregate(
         self, round_number: int, base: ModelOnDisk, updates: Sequence[CountedUpdate]
     ) -> ModelOnDisk:
@@ -88,23 +105,43 @@ class Work:
         federated_average(target, ModelFile.open(base.path), weighted)
         return describe(target)
 
-    def publish(self, model: ModelOnDisk) -> Path:
-        """Write the run's model for its user: the keys are those of the module's `state_dict()`.
-
-        Returns:
-            `model.safetensors` in the run's folder, or where the plan wants it besides.
+    def publish(self, model: ModelOnDisk) -> None:
+        """Make a complete round's model the run's `model.safetensors`, under the module's own names.
 
         Raises:
             OSError: the disk refuses.
         """
-        tensors = {name: t.clone() for name, t in ModelFile.open(model.path).tensors().items()}
-        state = self._model.state_dict(tensors)
-        path = self._store.folder / "model.safetensors"
-        _write_state_dict(path, state)
-        if self._plan.save_model is not None:
-            path = Path(self._plan.save_model).expanduser().absolute()
-            _write_state_dict(path, state)
+        path = self._store.model_path
+        names = self._model.state_names
+        if names == {name: name for name in self._model.state}:
+            # The checkpoint has these very names: one file serves as both.
+            temporary = path.with_name(path.name + ".partial")
+            temporary.unlink(missing_ok=True)
+            temporary.hardlink_to(model.path)
+            temporary.replace(path)
+        else:
+            _write_state_dict(path, self._state_dict(model))
+
+    def save(self, model: ModelOnDisk) -> Path:
+        """Write the model where the plan wants it, if it does.
+
+        Returns:
+            Where the model is.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        if not self._store.model_path.exists():
+            self.publish(model)
+        if self._plan.save_model is None:
+            return self._store.model_path
+        path = Path(self._plan.save_model).expanduser().absolute()
+        _write_state_dict(path, self._state_dict(model))
         return path
+
+    def _state_dict(self, model: ModelOnDisk) -> dict[str, Tensor]:
+        tensors = ModelFile.open(model.path).tensors()
+        return self._model.state_dict({name: tensor.clone() for name, tensor in tensors.items()})
 
     def evaluate(self, model: ModelOnDisk) -> tuple[int, dict[str, Metric]]:
         """Number of examples, and metrics by name, of a model on the desktop's test set.

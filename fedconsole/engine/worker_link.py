@@ -10,22 +10,16 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, TypeVar, assert_never
 
-from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, InvalidMessage
-from websockets.typing import Subprotocol
 
 from fedconsole.coordinator import commands as c
 from fedconsole.coordinator import events as e
-from fedconsole.engine.connection import (
-    CommandRefused,
-    Connection,
-    LinkClosed,
-    Listener,
-    in_words,
-)
+from fedconsole.dialling import dial, in_words
+from fedconsole.engine.connection import CommandRefused, Connection, LinkClosed, Listener
 from fedconsole.engine.delivery import deliver
 from fedconsole.engine.store import Row
 from fedconsole.engine.worker import (
@@ -37,7 +31,7 @@ from fedconsole.engine.worker import (
 )
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.errors import ProtocolError
-from pi_daemon.protocol.limits import MAX_FRAME_BYTES, RENEW_S, SUBPROTOCOL
+from pi_daemon.protocol.limits import RENEW_S
 from pi_daemon.protocol.text import clean
 
 _FIRST_DELAY_S: Final = 0.5
@@ -147,19 +141,7 @@ class WorkerLink:
 
     async def _connect_once(self) -> None:
         try:
-            async with connect(
-                f"ws://{self.address}",
-                subprotocols=[Subprotocol(SUBPROTOCOL)],
-                compression=None,
-                proxy=None,
-                max_size=MAX_FRAME_BYTES,
-                max_queue=16,
-                open_timeout=5,
-                ping_interval=5,
-                ping_timeout=10,
-                close_timeout=2,
-                user_agent_header=None,
-            ) as websocket:
+            async with dial(self.address) as websocket:
                 connection = Connection(websocket, self._listener())
                 try:
                     await self._serve(connection)
@@ -186,6 +168,7 @@ class WorkerLink:
                 raise
             self._connection, self._tasks = connection, tasks
             status = connection.status or theirs.status
+            self._warn_of_other_torch(theirs)
             self._reports.event(
                 e.WorkerJoined(
                     worker=self.worker_id,
@@ -246,6 +229,12 @@ class WorkerLink:
             raise Refusal(str(error)) from error
         self._job.prepared[self.worker_id] = prepared
         return prepared
+
+    def _warn_of_other_torch(self, theirs: m.Hello) -> None:
+        there = theirs.capabilities.torch if theirs.capabilities else None
+        if there is not None and there != (here := version("torch")):
+            text = f"torch {clean(there)} there, {here} here: last bits may differ between workers"
+            self._note("warning", text=text)
 
     def _head(self, cmd_id: str) -> dict[str, Any]:
         """The fields of every command."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import ip_address
 
 from fedconsole.errors import UsageError
 from pi_daemon.protocol.limits import PORT
@@ -27,6 +28,14 @@ class Device:
     source: Source
     device_id: str | None = None
     """None: only an address is known."""
+
+
+def is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def parse_address(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from fedconsole import paths
-from fedconsole.fleet.device import Device, Source
+from fedconsole.fleet.device import Device, Source, is_loopback
 from pi_daemon.protocol.text import clean
 
 _MAX_DEVICES = 512
@@ -34,11 +34,15 @@ def load() -> list[Device]:
 
 
 def remember(devices: Iterable[Device]) -> None:
-    """Note devices that answered. What cannot be written is not missed."""
+    """Note devices that answered. What cannot be written is not missed.
+
+    Those on loopback are left out: they are in the registry as long as they live, and their ports
+    are anybody's afterwards.
+    """
     answered = {
         device.device_id: _Seen(device.name, device.address)
         for device in devices
-        if device.device_id is not None
+        if device.device_id is not None and not is_loopback(device.address)
     }
     merged = list((answered | {k: v for k, v in _read().items() if k not in answered}).items())
     path = paths.last_seen_file()

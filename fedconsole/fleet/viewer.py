@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import platform
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 
-from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
-from websockets.typing import Subprotocol
 
+from fedconsole.dialling import console_hello, dial, in_words
 from fedconsole.fleet import last_seen
 from fedconsole.fleet.device import Device
 from pi_daemon.protocol.codec import common_version, decode_from_daemon, encode, no_common_version
 from pi_daemon.protocol.errors import ProtocolError
-from pi_daemon.protocol.limits import MAX_FRAME_BYTES, MIN_PROTO, PROTO, SUBPROTOCOL
 from pi_daemon.protocol.messages import Hello, Role
 from pi_daemon.protocol.text import clean
 
-_BOOT_ID = secrets.token_hex(8)
 _LINKS_AT_ONCE = 32
 
 
@@ -61,25 +55,14 @@ async def greet(device: Device, timeout_s: float = 2.0) -> Greeting:
             return await _greet(device)
     except TimeoutError:
         reason = f"no answer within {timeout_s:g} s"
-    except ConnectionClosed as closed:
-        frame = closed.rcvd
-        reason = f"it closed the link: {frame.reason or frame.code}" if frame else "the link broke"
-    except (OSError, InvalidHandshake, InvalidURI, ProtocolError) as error:
-        reason = str(error) or type(error).__name__
+    except (OSError, ConnectionClosed, InvalidHandshake, InvalidURI, ProtocolError) as error:
+        reason = in_words(error)
     return Greeting(device, None, reason=clean(reason))
 
 
 async def _greet(device: Device) -> Greeting:
-    async with connect(
-        f"ws://{device.address}",
-        subprotocols=[Subprotocol(SUBPROTOCOL)],
-        compression=None,
-        max_size=MAX_FRAME_BYTES,
-        max_queue=16,
-        close_timeout=2,
-        proxy=None,
-    ) as link:
-        ours = _our_hello()
+    async with dial(device.address) as link:
+        ours = console_hello(Role.VIEWER)
         await link.send(encode(ours))
         theirs = decode_from_daemon(await link.recv())
         if not isinstance(theirs, Hello):
@@ -91,16 +74,3 @@ async def _greet(device: Device) -> Greeting:
         begun = time.monotonic()
         await (await link.ping())
         return Greeting(device, theirs, time.monotonic() - begun)
-
-
-def _our_hello() -> Hello:
-    name = clean(platform.node(), 64) or "console"
-    return Hello(
-        proto=PROTO,
-        min_proto=MIN_PROTO,
-        id=f"viewer-{name}",
-        name=name,
-        boot_id=_BOOT_ID,
-        build=version("fedconsole"),
-        role=Role.VIEWER,
-    )

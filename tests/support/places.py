@@ -23,6 +23,8 @@ def redirect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder = tmp_path / name[0].lower()
         folder.mkdir(mode=0o700, exist_ok=True)
         monkeypatch.setenv(f"XDG_{name}", str(folder))
+    # No test may meet the devices of the network that it runs in.
+    monkeypatch.setenv("FEDCONSOLE_SEARCH_SECONDS", "0")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

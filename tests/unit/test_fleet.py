@@ -124,7 +124,7 @@ async def test_a_viewer_takes_the_hello_tells_its_role_and_leaves() -> None:
     assert ours.role is Role.VIEWER
 
 
-async def test_devices_that_answer_are_remembered_under_their_own_names() -> None:
+async def test_devices_are_greeted_in_order_and_those_on_loopback_not_remembered() -> None:
     hostile = Hello(proto=1, min_proto=1, id="B", name="\x1b[2Jbob", boot_id="b", build="t")
     async with (
         device_that_says(encode(HELLO)) as (alice, _),
@@ -133,17 +133,26 @@ async def test_devices_that_answer_are_remembered_under_their_own_names() -> Non
         silent = Device("gone", "127.0.0.1:1", Source.LAST_SEEN, "G")
         greetings = await greet_all([alice, silent, bob])
     assert [greeting.hello for greeting in greetings] == [HELLO, None, hostile]
-    assert last_seen.load() == [
-        Device("alice", alice.address, Source.LAST_SEEN, ALICE_ID),
-        Device("[2Jbob", bob.address, Source.LAST_SEEN, "B"),
+    # Their ports on loopback are anybody's when they are gone.
+    assert last_seen.load() == []
+
+
+def test_devices_elsewhere_are_remembered_the_latest_first() -> None:
+    alice = Device("alice", "192.168.0.52:10002", Source.MDNS, ALICE_ID)
+    bob = Device("bob", "[fe80::1]:10002", Source.CONFIG, "B")
+    last_seen.remember([alice])
+    last_seen.remember([bob, Device("?", "192.168.0.53:10002", Source.CONFIG)])
+    assert [(device.name, device.address) for device in last_seen.load()] == [
+        ("bob", "[fe80::1]:10002"),
+        ("alice", "192.168.0.52:10002"),
     ]
 
 
 @pytest.mark.parametrize(
     ("frame", "reason"),
     [
-        ("no json", "not a JSON message"),
-        (b"\x00\x01", "not a JSON message"),
+        ("no json", "no pi-daemon answers there: not a JSON message"),
+        (b"\x00\x01", "no pi-daemon answers there: not a JSON message"),
         ('{"type": "heartbeat"}', "its first message is Unknown, expected hello"),
         (
             encode(Hello(proto=9, min_proto=8, id="A", name="a", boot_id="b", build="t")),
@@ -176,4 +185,4 @@ async def test_a_silent_device_costs_the_time_limit_and_no_more() -> None:
 
 async def test_a_closed_port_is_told_with_its_reason() -> None:
     greeting = await greet(Device("x", "127.0.0.1:1", Source.CONFIG))
-    assert "127.0.0.1" in greeting.reason
+    assert greeting.reason == "connection refused; is pi-daemon running there?"

@@ -15,7 +15,9 @@ from tests.support.places import redirect
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(paths, "SYSTEM_CONFIG", tmp_path / "etc.toml")
-    return redirect(tmp_path, monkeypatch)
+    folder = redirect(tmp_path, monkeypatch)
+    monkeypatch.delenv("FEDCONSOLE_SEARCH_SECONDS")
+    return folder
 
 
 def write(path: Path, text: str) -> Path:

@@ -175,3 +175,10 @@ def test_a_stopped_timer_changes_nothing() -> None:
     before = run.state
     run = run.play([old])
     assert (run.state, run.last) == (replace(before, num_ignored=1), ())
+
+
+def test_a_loss_that_leaves_too_few_is_announced_before_the_deadline() -> None:
+    run = play(PLAN, [joins("alice"), joins("bob"), is_lost("bob")])
+    assert facts_in(run.last)[-1] == facts.RunQuorum(1, 2)
+    enough = play(replace(PLAN, min_updates=1), [joins("alice"), joins("bob"), is_lost("bob")])
+    assert not any(isinstance(fact, facts.RunQuorum) for fact in facts_in(enough.last))

@@ -39,6 +39,10 @@ async def preflight(
                 problem = reason, ExitCode.REFUSED
             case e.WorkerLost(worker=name, reason=reason):
                 problem = reason, ExitCode.NO_QUORUM
+            case e.AbortRequested():
+                text = "aborted by the operator"
+                yield Row("log", {"text": text}), (text, ExitCode.ABORTED)
+                return
             case _:
                 continue
         found = next((worker for worker in waiting if worker.worker_id == name), None)

@@ -119,12 +119,16 @@ class Session:
             if problem is not None:
                 problems.append(problem)
         if problems:
-            return self._end_early(*problems[0])
+            # The first one, unless the operator has had enough.
+            return self._end_early(*max(problems, key=lambda p: p[1] is ExitCode.ABORTED))
         return self._end_early("every worker is ready", ExitCode.COMPLETED)
 
     def _end_early(self, reason: str, exit_code: ExitCode) -> c.Finish:
         """End a run that the machine never had."""
-        outcome = Outcome.FAILED if exit_code else Outcome.COMPLETED
+        outcome = {
+            ExitCode.COMPLETED: Outcome.COMPLETED,
+            ExitCode.ABORTED: Outcome.ABORTED,
+        }.get(exit_code, Outcome.FAILED)
         finished = facts.RunFinished(
             outcome=outcome,
             rounds=0,
@@ -136,7 +140,8 @@ class Session:
         row = self._row(finished)
         assert row is not None
         self._store.commit(row)
-        return c.Finish(outcome, reason, exit_code)
+        self._finish = c.Finish(outcome, reason, exit_code)
+        return self._finish
 
     def _capture(self) -> Work:
         # torch takes more than a second: links are made and answered meanwhile.
@@ -181,6 +186,8 @@ class Session:
         self._events.put_nowait(event)
 
     def note(self, row: Row) -> None:
+        if self._finish is not None:
+            return  # nothing follows `run.finished`
         self._store.note(row)
         if self._flush is None:
             self._flush = self._loop.call_later(_FLUSH_S, self._write_notes)

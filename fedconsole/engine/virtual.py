@@ -55,7 +55,10 @@ class TrainerPool:
             return self._trainers[place]
 
     async def close(self) -> None:
-        await asyncio.gather(*(trainer.close() for trainer in self._trainers))
+        """End the trainers at once: nothing of theirs is needed any more."""
+        for trainer in self._trainers:
+            trainer.kill("is not needed any more")
+        await asyncio.gather(*(trainer.exited() for trainer in self._trainers))
 
 
 class VirtualWorker:
@@ -76,6 +79,8 @@ class VirtualWorker:
         self._is_closing = False
 
     async def run(self) -> None:
+        # Before the task is captured: both import torch, and there is more than one core.
+        await self._pool.trainer(self._index)
         captured = await asyncio.shield(self._job.captured)
         async with asyncio.TaskGroup() as self._tasks:
             while not self._is_closing:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from pi_daemon.paths import make_private, runtime_dir
+from pi_daemon.protocol.messages import DeviceState
 
 if TYPE_CHECKING:
     from zeroconf import ServiceInfo
@@ -93,10 +94,11 @@ class Announcement:
         self._state = asyncio.Event()
         self._current = "idle"
 
-    def show_state(self, state: str) -> None:
-        """Announce what the device does: idle, training or paused."""
-        if state != self._current:
-            self._current = state
+    def show_state(self, state: DeviceState) -> None:
+        """Announce what the device does: idle, training (whatever belongs to it) or paused."""
+        announced = state if state in {DeviceState.IDLE, DeviceState.PAUSED} else "training"
+        if announced != self._current:
+            self._current = announced
             self._state.set()
 
     async def run(self) -> None:

@@ -28,7 +28,13 @@ from pi_daemon.discovery import Announcement, RegisteredDaemon, registered
 from pi_daemon.identity import Fence, Identity
 from pi_daemon.link import Link
 from pi_daemon.paths import make_private
-from pi_daemon.protocol.codec import Unknown, common_version, decode_from_console, no_common_version
+from pi_daemon.protocol.codec import (
+    Unknown,
+    close_reason,
+    common_version,
+    decode_from_console,
+    no_common_version,
+)
 from pi_daemon.protocol.errors import FrameError, ProtocolError
 from pi_daemon.protocol.limits import (
     CLOSE_NO_COMMON_VERSION,
@@ -41,7 +47,6 @@ from pi_daemon.protocol.limits import (
 from pi_daemon.protocol.messages import (
     Abort,
     Blob,
-    DeviceState,
     Evaluate,
     Hello,
     Pause,
@@ -66,8 +71,6 @@ MAX_LINKS: Final = 8
 HELLO_S: Final = 5.0
 TELEMETRY_S: Final = 2.0
 TICK_S: Final = 1.0
-MAX_CLOSE_REASON_BYTES: Final = 123
-"""RFC 6455, 5.5: a control frame carries 125 bytes, two of them the code."""
 
 
 class Server:
@@ -147,10 +150,10 @@ class Server:
             pass
         except ProtocolError as error:
             log.warning("link %s closed: %s", link.number, clean(str(error)))
-            await socket.close(CLOSE_PROTOCOL_ERROR, _close_reason(str(error)))
+            await socket.close(CLOSE_PROTOCOL_ERROR, close_reason(str(error)))
         except OSError as error:
             log.error("link %s closed: %s", link.number, error)
-            await socket.close(1011, _close_reason(f"the device cannot store this: {error}"))
+            await socket.close(1011, close_reason(f"the device cannot store this: {error}"))
         finally:
             sending.cancel()
             del self._links[link.number]
@@ -162,7 +165,7 @@ class Server:
         if common_version(self._hello, hello) is None:
             reason = no_common_version(hello)
             log.warning("link %s closed: %s", link.number, reason)
-            await link.socket.close(CLOSE_NO_COMMON_VERSION, _close_reason(reason))
+            await link.socket.close(CLOSE_NO_COMMON_VERSION, close_reason(reason))
             return
         link.is_open = True
         log.info("%s (%s) connected", clean(hello.name), hello.role)
@@ -200,7 +203,7 @@ class Server:
             match action:
                 case actions.Tell(link=None, message=message):
                     if isinstance(message, Status):
-                        self._announcement.show_state(_announced(message.status.state))
+                        self._announcement.show_state(message.status.state)
                     for link in self._links.values():
                         if link.is_open:
                             link.tell(message)
@@ -388,17 +391,3 @@ def _require_root(connection: ServerConnection, request: Request) -> Response | 
 def _failure(error: TrainerRefusal | TrainerExitedError) -> tuple[RefusalCode, str]:
     code = error.code if isinstance(error, TrainerRefusal) else RefusalCode.TRAINER_FAILED
     return code, str(error)
-
-
-def _announced(state: DeviceState) -> str:
-    match state:
-        case DeviceState.IDLE:
-            return "idle"
-        case DeviceState.PAUSED:
-            return "paused"
-        case _:
-            return "training"
-
-
-def _close_reason(reason: str) -> str:
-    return reason.encode()[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")

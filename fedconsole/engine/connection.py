@@ -21,6 +21,7 @@ from pi_daemon.protocol.codec import (
     Incoming,
     IncomingTransfers,
     Unknown,
+    close_reason,
     common_version,
     decode_from_daemon,
     encode,
@@ -130,7 +131,7 @@ class Connection:
                 else:
                     self._take(decode_from_daemon(frame))
         except ProtocolError as error:
-            await self._websocket.close(CLOSE_PROTOCOL_ERROR, str(error)[:120])
+            await self._websocket.close(CLOSE_PROTOCOL_ERROR, close_reason(str(error)))
             raise
         finally:
             for answer in self._answers.values():

@@ -86,12 +86,17 @@ def common_version(ours: Hello, theirs: Hello) -> int | None:
 
 
 def no_common_version(theirs: Hello) -> str:
-    """The sentence for the peer and for people; fits a close frame (123 bytes)."""
+    """The sentence for the peer and for people; fits a close frame."""
     side = "update this side" if theirs.min_proto > PROTO else "update the other side"
     return (
         f"no common protocol version: {MIN_PROTO}-{PROTO} here, "
         f"{theirs.min_proto}-{theirs.proto} there; {side}"
     )
+
+
+def close_reason(text: str) -> str:
+    """What of a text fits a close frame: 123 bytes (RFC 6455, 5.5, less two for the code)."""
+    return text.encode()[:123].decode(errors="ignore")
 
 
 # Binary frames

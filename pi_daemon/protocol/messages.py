@@ -29,6 +29,7 @@ Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 """JavaScript and many JSON libraries hold integers exactly only up to 2**53 - 1."""
 Positive = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+PerClass = Annotated[tuple[Count, ...], Meta(max_length=MAX_CLASSES)]
 Seed = Annotated[str, Meta(pattern="^[0-9]{1,19}$")]
 """A 63-bit integer in decimal digits, as a string for the same reason."""
 Seconds = Annotated[float, Meta(ge=0)]
@@ -77,9 +78,6 @@ class RefusalCode(StrEnum):
     TRAINER_FAILED = "trainer_failed"
 
 
-# Values inside messages
-
-
 class Blob(Struct, frozen=True, forbid_unknown_fields=True):
     """Announces bytes that follow in binary frames on the same link."""
 
@@ -110,7 +108,7 @@ class DatasetCard(Struct, frozen=True):
     """None: the targets are no class labels."""
     sha256: Digest
     """Over samples and targets of this device's shard, in order."""
-    label_counts: Annotated[tuple[Count, ...], Meta(max_length=MAX_CLASSES)] | None = None
+    label_counts: PerClass | None = None
     """Examples of each class; only if the device's owner allows it."""
 
 
@@ -307,13 +305,7 @@ class Evaluated(Struct, frozen=True, tag="evaluated"):
     num_examples: Count
     loss: Loss
     """Mean over the examples."""
-    confusion: (
-        Annotated[
-            tuple[Annotated[tuple[Count, ...], Meta(max_length=MAX_CLASSES)], ...],
-            Meta(max_length=MAX_CLASSES),
-        ]
-        | None
-    ) = None
+    confusion: Annotated[tuple[PerClass, ...], Meta(max_length=MAX_CLASSES)] | None = None
     """Row: true class, column: predicted class; None when the targets are no classes."""
 
 

@@ -205,13 +205,13 @@ class Session:
 
     def _take(self, event: e.Event, state: RunState, commands: tuple[c.Command, ...]) -> None:
         """Journal an event with what becomes public of it; then do what the machine commands."""
-        self._state = state
         rows = [
             row
             for command in commands
             if isinstance(command, c.Announce) and (row := self._row(command.fact)) is not None
         ]
         self._store.commit(*rows, event=msgspec.json.encode(event))
+        self._state = state
         for command in commands:
             self._do(command)
 

@@ -344,4 +344,4 @@ def _user_line(frames: Iterable[tuple[str, int]]) -> str:
     if not own:
         return ""
     file, line = own[-1]
-    return f"\n  {file}:{line}: {linecache.getline(file, line).strip()}"
+    return f"; {file}:{line}: {linecache.getline(file, line).strip()}"

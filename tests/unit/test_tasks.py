@@ -70,16 +70,16 @@ def test_a_file_may_use_dataclasses_and_a_helper_beside_it(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("task = 1 / 0", "{} failed: ZeroDivisionError: division by zero\n  {}:1: task = 1 / 0"),
-        ("x = 1\ntask = (", "{} failed: SyntaxError: '(' was never closed\n  {}:2: task = ("),
-        ("import torhc", "{} failed: ModuleNotFoundError: No module named 'torhc'\n  {}:1: import torhc"),
-        ("raise SystemExit('no')", "{} failed: SystemExit: no\n  {}:1: raise SystemExit('no')"),
+        ("task = 1 / 0", "{} failed: ZeroDivisionError: division by zero; {}:1: task = 1 / 0"),
+        ("x = 1\ntask = (", "{} failed: SyntaxError: '(' was never closed; {}:2: task = ("),
+        ("import torhc", "{} failed: ModuleNotFoundError: No module named 'torhc'; {}:1: import torhc"),
+        ("raise SystemExit('no')", "{} failed: SystemExit: no; {}:1: raise SystemExit('no')"),
         ("x = 1", "{} defines nothing called `task`, expected `task = Task(...)` at its end"),
         ("task = 5", "{} defines a int called `task`, expected `task = Task(...)` at its end"),
         (
             TASK_FILE.replace('"uint8"', '"unit8"'),
             "{} failed: TaskError: sample_dtype is 'unit8', expected one of bool, float16, float32, "
-            "float64, int16, int32, int64, int8, uint8\n  {}:6: task = Task(",
+            "float64, int16, int32, int64, int8, uint8; {}:6: task = Task(",
         ),
     ],
 )  # fmt: skip

@@ -71,4 +71,4 @@ def _describe(error: BaseException, path: Path) -> str:
         file, line = (own[-1].filename, own[-1].lineno) if own else (str(path), None)
     if not file or not line:
         return reason
-    return f"{reason}\n  {file}:{line}: {linecache.getline(file, line).strip()}"
+    return f"{reason}; {file}:{line}: {linecache.getline(file, line).strip()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,6 +30,12 @@ class FrontEnd(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after which `run` aborts."""
     search_seconds: float = 1.5
     """How long to listen for devices' announcements; 0: no multicast at all."""
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
+            raise UsageError(f"timeout is {self.timeout}: expected seconds above 0")
+        if not 0 <= self.search_seconds < math.inf:
+            raise UsageError(f"search_seconds is {self.search_seconds}: expected 0 or more")
 
 
 class _DeviceTable(msgspec.Struct, frozen=True):

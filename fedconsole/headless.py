@@ -123,7 +123,7 @@ def seed_line(line: Line) -> str:
 
 def sentence(line: Line) -> str:
     """What a line says, as one line of harmless text."""
-    return clean(_sentence(line), _LINE_LIMIT)
+    return clean(_sentence(line).replace("?.", "?"), _LINE_LIMIT)
 
 
 def _sentence(line: Line) -> str:
@@ -175,7 +175,8 @@ def _worker_sentence(what: str, line: Line) -> str:
     reason = f": {line['reason']}" if line.get("reason") else ""
     match what:
         case "phase":
-            return f"{worker} is {line['phase']} in round {line['round']}."
+            where = f" in round {line['round']}" if line["round"] else ""
+            return f"{worker} is {line['phase']}{where}."
         case "batches":
             return seed_line(line)
         case "telemetry":

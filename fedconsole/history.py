@@ -206,6 +206,7 @@ def remove(run: str) -> None:
     if is_running(run):
         raise RefusedError(f"run {run} is running; abort it first: fedconsole abort {run}")
     try:
+        socket_path(run).unlink(missing_ok=True)
         shutil.rmtree(folder_of(run))
     except OSError as error:
         raise StorageError(f"cannot remove {folder_of(run)}: {error}") from error

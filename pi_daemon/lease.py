@@ -47,7 +47,8 @@ class Lease:
             return refused(take.cmd_id, RefusalCode.STALE_FENCE, reason)
         holder = self.holder(now_s)
         if holder is not None and take.run != self.run and not take.take_over:
-            reason = f"held by {holder} for run {self.run}: wait for its end, or abort it there"
+            reason = f"held by {holder} for run {self.run}: abort that run, or wait for its end; "
+            reason += f"where its engine is gone that takes {LEASE_S:g} s"
             return refused(take.cmd_id, RefusalCode.HELD, reason)
         self.fence, self.run = take.fence, take.run
         self._holder = _Holder(take.run, take.fence, console.name, link, now_s + LEASE_S)

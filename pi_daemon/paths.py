@@ -34,9 +34,14 @@ def make_private(folder: Path) -> Path:
     """Make a folder that only this user can enter, or check that it is one.
 
     Raises:
-        UnsafePathError: it is a link, another user's, or open to others.
+        UnsafePathError: it cannot be made, is a link, another user's, or open to others.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnsafePathError(
+            f"{folder} cannot be made ({error.strerror}): choose another"
+        ) from error
     found = folder.lstat()
     mode = stat.S_IMODE(found.st_mode)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():

@@ -67,4 +67,4 @@ async def _request_all(runs: list[str], request: str) -> None:
     for run in runs:
         async with ControlLink.connect(run) as link:
             await link.request(request)
-        say(f"{request}: run {run} will")
+        say(f"run {run} was asked to {request}")

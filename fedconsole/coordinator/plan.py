@@ -14,6 +14,7 @@ from fedconsole.errors import UsageError
 
 DEFAULT_EPOCHS = 2
 DEFAULT_FEDERATE_AFTER_N_BATCHES = 50
+MAX_VIRTUAL = 10_000
 
 
 class PlanError(UsageError):
@@ -134,8 +135,8 @@ def _problems(plan: Plan) -> Iterator[str]:
 
 
 def _worker_problems(plan: Plan) -> Iterator[str]:
-    if plan.virtual < 0:
-        yield f"virtual is {plan.virtual}: expected 0 or more virtual workers"
+    if not 0 <= plan.virtual <= MAX_VIRTUAL:
+        yield f"virtual is {plan.virtual}: expected 0 to {MAX_VIRTUAL} virtual workers"
     elif plan.num_workers == 0:
         yield "there are no workers: name devices by their addresses or ask for virtual ones"
     if twice := sorted({address for address in plan.workers if plan.workers.count(address) > 1}):

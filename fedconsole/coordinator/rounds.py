@@ -298,6 +298,14 @@ def close_or_wait(turn: Turn) -> None:
 
 def _lack_quorum(turn: Turn) -> None:
     plan, have, need = turn.state.plan, turn.state.have, turn.state.need
+    if rejected := _all_missing_were_rejected(turn):
+        # They are here, and would send the same again: waiting would change nothing.
+        turn.fail(
+            f"round {turn.round_number} has {have} usable updates, {need} needed: what "
+            f"{', '.join(rejected)} sent cannot be used; a learning rate that is too high does that",
+            ExitCode.QUORUM_LOST,
+        )
+        return
     if plan.on_quorum_loss is OnQuorumLoss.FAIL:
         fail_quorum(turn)
         return
@@ -305,6 +313,19 @@ def _lack_quorum(turn: Turn) -> None:
     if turn.state.timer is None or turn.state.timer.kind is not TimerKind.QUORUM:
         turn.start_timer(TimerKind.QUORUM, plan.quorum_timeout_s)
     turn.announce(facts.RunQuorum(have, need))
+
+
+def _all_missing_were_rejected(turn: Turn) -> tuple[str, ...]:
+    """The workers without an update in the open round, if each is connected and was rejected."""
+    round_ = turn.state.open_round
+    missing = {w: part for w, part in round_.parts.items() if not part.update} if round_ else {}
+    are_rejected = all(
+        part.status is PartStatus.OUT
+        and part.num_failures < MAX_FAILURES
+        and turn.is_connected(worker)
+        for worker, part in missing.items()
+    )
+    return tuple(missing) if are_rejected else ()
 
 
 def fail_quorum(turn: Turn) -> None:

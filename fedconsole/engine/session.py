@@ -156,7 +156,9 @@ class Session:
                 for link in self._links:
                     await link.has_answered.wait()
         hellos = [link.hello for link in self._links if link.hello is not None]
-        self._job.worker_ids |= unique_names({hello.id: hello.name for hello in hellos})
+        virtual = {w.address: w.worker_id for w in self._workers if w not in self._links}
+        names = unique_names({hello.id: hello.name for hello in hellos}, virtual.values())
+        self._job.worker_ids |= virtual | names
         self._job.names.set_result(None)
 
     @property

@@ -28,6 +28,9 @@ from pi_daemon.protocol.errors import TensorError
 from pi_daemon.protocol.graphs import ModelGraphs, encode_graphs
 from pi_daemon.protocol.tensors import require_specs
 
+_CAPTURE_BATCH = 8
+"""The graphs take any size from 2 on, so a small one will do whatever the run's is."""
+
 
 class Work:
     """One run's task, captured; and what is computed with it on the desktop."""
@@ -44,13 +47,18 @@ class Work:
         torch.set_num_threads(1)
         try:
             self.task: Task = load_task(plan.task)
-            self._model = model = capture(self.task, plan.batch_size, plan.seed)
+            self._model = model = capture(self.task, _CAPTURE_BATCH, plan.seed)
             self._test_set = self.task.test_data(data_dir(plan.data_dir))
         except (TaskError, CaptureError) as error:
             raise RefusedError(str(error)) from error
         self._store = store
         self._plan = plan
         self._require_goal()
+        if plan.save_model is not None and not _target(plan.save_model).parent.is_dir():
+            raise RefusedError(
+                f"--save-model names {plan.save_model}, but there is no folder "
+                f"{_target(plan.save_model).parent}: make it first"
+            )
         self._device = _device(plan)
         self._graphs: ModelGraphs = model.graphs
         self._evaluation = CompiledGraph(model.graphs.evaluation, self._device)
@@ -135,7 +143,7 @@ class Work:
             self.publish(model)
         if self._plan.save_model is None:
             return self._store.model_path
-        path = Path(self._plan.save_model).expanduser().absolute()
+        path = _target(self._plan.save_model)
         _write_state_dict(path, self._state_dict(model))
         return path
 
@@ -178,11 +186,18 @@ class Work:
         return metrics
 
 
+def _target(save_model: str) -> Path:
+    return Path(save_model).expanduser().absolute()
+
+
 def _write_state_dict(path: Path, state: Mapping[str, Tensor]) -> None:
     """As the module's `load_state_dict` takes it: safetensors, or pickled by torch for `.pt`."""
     if path.suffix in {".pt", ".pth"}:
         temporary = path.with_name(path.name + ".partial")
-        torch.save(dict(state), temporary)
+        try:
+            torch.save(dict(state), temporary)
+        except RuntimeError as error:  # what torch makes of a disk that refuses
+            raise OSError(str(error)) from error
         temporary.replace(path)
         return
     specs = {key: spec_of(tensor) for key, tensor in state.items()}

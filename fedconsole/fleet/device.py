@@ -30,6 +30,13 @@ class Device:
     """None: only an address is known."""
 
 
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ip_address(host).version == 6
+    except ValueError:
+        return False
+
+
 def is_loopback(address: str) -> bool:
     host = address.rpartition(":")[0].strip("[]")
     try:
@@ -50,7 +57,9 @@ def parse_address(text: str) -> str:
         port = rest.removeprefix(":") or port
     elif host.count(":") == 1:
         host, port = host.split(":")
+    if ":" in host and not _is_ipv6(host):
+        host = ""
     is_port = port.isascii() and port.isdigit() and 1 <= int(port) <= 65_535
-    if not host or not is_port or any(c in "/@?#[]" or c.isspace() for c in host):
+    if not host or not is_port or any(c in "/@?#[]'\"" or c.isspace() for c in host):
         raise UsageError(f"{text!r} is no address; expected HOST:PORT, such as 192.168.0.52:{PORT}")
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

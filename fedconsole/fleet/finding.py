@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from fedconsole import paths
 from fedconsole.fleet import last_seen
 from fedconsole.fleet.device import Device, Source, parse_address
 from pi_daemon.discovery import registered_daemons
@@ -46,6 +47,8 @@ def merge(candidates: Iterable[Device]) -> list[Device]:
 
 
 def _local() -> list[Device]:
+    """Raises StorageError: this user has no private folder for the registry."""
+    paths.runtime_dir()
     return [
         Device(
             clean(daemon.worker_name, 64),

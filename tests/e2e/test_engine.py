@@ -130,6 +130,12 @@ async def test_a_device_with_other_data_is_refused_and_nobody_is_left_held(
     assert again.exit_code == 0
 
 
+async def test_a_model_that_could_not_be_saved_is_refused_before_training(tmp_path: Path) -> None:
+    run = await carry(digits_plan(save_model=str(tmp_path / "nowhere" / "a.pt")))
+    assert run.exit_code == 3
+    assert run.last["reason"].endswith(f"there is no folder {tmp_path / 'nowhere'}: make it first")
+
+
 async def test_abort_ends_the_run_and_keeps_the_last_complete_rounds_model() -> None:
     def after_first_round(line: Line) -> str | None:
         return "abort" if line["type"] == "round.started" and line["round"] == 2 else None

@@ -184,7 +184,8 @@ def test_a_second_controller_is_told_who_holds_the_device() -> None:
     script.open(2, name="desk-2")
     script.run, script.fence = "run-2", 2
     [refused] = told(script.say(2, TakeLease), 2)
-    reason = "held by desk-1 for run run-1: wait for its end, or abort it there"
+    reason = "held by desk-1 for run run-1: abort that run, or wait for its end; "
+    reason += "where its engine is gone that takes 15 s"
     assert refused == Refused("TakeLease", RefusalCode.HELD, reason)
 
 

@@ -182,3 +182,14 @@ def test_a_loss_that_leaves_too_few_is_announced_before_the_deadline() -> None:
     assert facts_in(run.last)[-1] == facts.RunQuorum(1, 2)
     enough = play(replace(PLAN, min_updates=1), [joins("alice"), joins("bob"), is_lost("bob")])
     assert not any(isinstance(fact, facts.RunQuorum) for fact in facts_in(enough.last))
+
+
+def test_a_round_whose_missing_workers_were_rejected_is_not_waited_for() -> None:
+    rejected = [events.UpdateRejected(worker, 1, 1, "NaN") for worker in ("alice", "bob")]
+    run = play(PLAN, [joins("alice"), joins("bob"), *rejected])
+    assert ending(run) == (RunPhase.FAILED, ExitCode.QUORUM_LOST)
+    assert run.state.ending is not None
+    assert "what alice, bob sent cannot be used" in run.state.ending.reason
+    # One that is lost may come back and answer: that is waited for.
+    run = play(PLAN, [joins("alice"), joins("bob"), rejected[0], is_lost("bob"), time_is_up])
+    assert run.state.phase is RunPhase.WAITING

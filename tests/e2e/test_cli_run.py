@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from fedconsole import history
@@ -73,11 +74,11 @@ def only_run() -> str:
 def engine_pid(run: str) -> int:
     """The process that holds the run's journal open."""
     journal = str(history.folder_of(run) / "run.db")
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and b"fedconsole.engine" in (process / "cmdline").read_bytes():
-            opened = [str(file.readlink()) for file in (process / "fd").iterdir()]
-            if journal in opened:
-                return int(process.name)
+    for process in psutil.process_iter(["cmdline"]):
+        if "fedconsole.engine" in (process.info["cmdline"] or ()):
+            with suppress(psutil.Error):
+                if any(file.path == journal for file in process.open_files()):
+                    return process.pid
     raise AssertionError(f"no engine holds {journal}")
 
 

@@ -70,7 +70,8 @@ def test_addresses_get_their_port_and_brackets(text: str, address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":9", "a:0", "a:65536", "a:b", "a b", "ws://a", "a/b", "u@a", "a:²", "[a]b"]
+    "text",
+    ["", ":9", "a:0", "a:65536", "a:b", "a b", "ws://a", "a/b", "u@a", "a:²", "[a]b", ":::", "''"],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is no address; expected HOST:PORT"):

@@ -17,7 +17,7 @@ from fedconsole.errors import RunFailedError
 from pi_daemon.discovery import registered_daemons
 
 _NAMES = ("alice", "bob", "charlie", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy")
-_MAIN = "from pi_daemon.cli import main; main()"
+_MAIN = "from pi_daemon.cli.main import main; main()"
 """What `pi-daemon` does, wherever that script is installed."""
 _START_S = 30.0
 _POLL_S = 0.05

@@ -133,7 +133,7 @@ async def test_a_daemon_is_seen_on_mdns_until_it_says_goodbye() -> None:
 
 def test_help_is_given_without_loading_what_serves() -> None:
     program = (
-        "import sys; from pi_daemon.cli import app\n"
+        "import sys; from pi_daemon.cli.main import app\n"
         "try: app(['--help'])\n"
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'numpy', 'websockets', 'zeroconf', 'cryptography'}"

@@ -55,7 +55,7 @@ def environment(folder: Path) -> dict[str, str]:
 async def run_daemon(folder: Path, *options: str) -> asyncio.subprocess.Process:
     """Start `pi-daemon` with these options and nothing else, stderr piped."""
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pi_daemon.cli", *options),
+        *(sys.executable, "-m", "pi_daemon.cli.main", *options),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -20,7 +20,7 @@ from fedconsole.coordinator.plan import (
     Plan,
 )
 from fedconsole.errors import ExitCode
-from pi_daemon.cli import app as daemon_app
+from pi_daemon.cli.main import app as daemon_app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -1,4 +1,4 @@
-"""The command `pi-daemon`: reads the owner's options, describes the data, serves until it is told to end."""
+"""`pi-daemon` itself: reads the owner's options, describes the data, serves until it is told to end."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import sys
 import uuid
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from pi_daemon.cli.refusal import EXIT_REFUSED, parse_size, refuse
 from pi_daemon.protocol.limits import MAX_MODEL_BYTES, MAX_NAME, PORT
 
 if TYPE_CHECKING:
@@ -25,21 +26,12 @@ if TYPE_CHECKING:
     from pi_daemon.protocol.messages import Capabilities, DatasetCard, Hello
     from pi_daemon.settings import Settings
 
-EXIT_REFUSED: Final = 3
-"""An option, the data or the state directory does not allow a start."""
-
 MEMORY_SHARE: Final = 0.8
 """Of the device's memory, what the trainer gets unless the owner says otherwise."""
 
-app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 
-
-def main() -> None:
-    app()
-
-
-@app.command()
 def serve(
+    ctx: typer.Context,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = PORT,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     worker_name: Annotated[
@@ -82,6 +74,8 @@ def serve(
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Let consoles train models on this device's data, which stays here."""
+    if ctx.invoked_subcommand is not None:
+        return
     if show_version:
         print(_build())
         return
@@ -102,11 +96,11 @@ def serve(
         sources=sources,
         shard=shard,
         device=device,
-        max_memory_bytes=_size("--max-memory", max_memory) or int(total_bytes * MEMORY_SHARE),
+        max_memory_bytes=parse_size("--max-memory", max_memory) or int(total_bytes * MEMORY_SHARE),
         max_batch_s=max_batch_seconds,
         announces=not no_mdns,
     )
-    capabilities = _capabilities(total_bytes, _size("--max-model", max_model))
+    capabilities = _capabilities(total_bytes, parse_size("--max-model", max_model))
     _run(settings, state_dir, capabilities, cards)
 
 
@@ -136,14 +130,14 @@ def _run(
             )
             asyncio.run(_serve(settings, identity, hello))
     except (IdentityError, UnsafePathError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            _refuse(
+            refuse(
                 f"port {settings.port} of {settings.host} is in use, perhaps by another pi-daemon: "
                 "take another --port; 0 picks a free one"
             )
-        _refuse(str(error))
+        refuse(str(error))
 
 
 async def _serve(settings: Settings, identity: Identity, hello: Hello) -> None:
@@ -183,11 +177,11 @@ def _require_safe_host(host: str, insecure: bool) -> None:
     try:
         is_loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
-        _refuse(f"--host {host}: expected an IP address, such as 127.0.0.1 or 0.0.0.0")
+        refuse(f"--host {host}: expected an IP address, such as 127.0.0.1 or 0.0.0.0")
     if is_loopback:
         return
     if not insecure:
-        _refuse(
+        refuse(
             f"--host {host} would let anybody on the network train on this device's data and read "
             "what comes of it: add --insecure if that is what you want"
         )
@@ -199,7 +193,7 @@ def _require_safe_host(host: str, insecure: bool) -> None:
 def _name(worker_name: str) -> str:
     name = worker_name or platform.node() or "worker"
     if len(name) > MAX_NAME:
-        _refuse(f"--id has {len(name)} characters, at most {MAX_NAME} are allowed")
+        refuse(f"--id has {len(name)} characters, at most {MAX_NAME} are allowed")
     return name
 
 
@@ -208,9 +202,9 @@ def _sources(datasets: list[str]) -> dict[str, str]:
     for dataset in datasets:
         name, equals, source = dataset.partition("=")
         if not (name and equals and source) or len(name) > MAX_NAME:
-            _refuse(f"--dataset {dataset}: expected NAME=SOURCE, such as digits=sample")
+            refuse(f"--dataset {dataset}: expected NAME=SOURCE, such as digits=sample")
         if name in sources:
-            _refuse(f"--dataset {name} is given twice")
+            refuse(f"--dataset {name} is given twice")
         sources[name] = source
     return sources
 
@@ -261,25 +255,5 @@ def _capabilities(memory_bytes: int, max_model_bytes: int | None) -> Capabilitie
     )
 
 
-def _size(option: str, text: str | None) -> int | None:
-    """A number of bytes, with K, M or G for powers of 1024."""
-    if text is None:
-        return None
-    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
-    factor = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(unit)
-    if factor is None or not number.isdecimal() or int(number) == 0:
-        _refuse(f"{option} {text}: expected a size such as 512M or 2G")
-    return int(number) * factor
-
-
 def _build() -> str:
     return f"pi-daemon {version('fedconsole')}"
-
-
-def _refuse(reason: str) -> NoReturn:
-    print(f"pi-daemon: {reason}", file=sys.stderr)
-    raise typer.Exit(EXIT_REFUSED)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,27 @@
+"""How a command of the daemon ends when an option, the data or a folder does not allow it to go on."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final, NoReturn
+
+import typer
+
+EXIT_REFUSED: Final = 3
+
+
+def refuse(reason: str) -> NoReturn:
+    """Say why in one line and end with exit code 3."""
+    print(f"pi-daemon: {reason}", file=sys.stderr)
+    raise typer.Exit(EXIT_REFUSED)
+
+
+def parse_size(option: str, text: str | None) -> int | None:
+    """A number of bytes, with K, M or G for powers of 1024; None for an option that is not given."""
+    if text is None:
+        return None
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    factor = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(unit)
+    if factor is None or not number.isdecimal() or int(number) == 0:
+        refuse(f"{option} {text}: expected a size such as 512M or 2G")
+    return int(number) * factor

@@ -1,7 +1,8 @@
 """Reads the data that a device owns, cuts a shard from it, and describes it without showing it.
 
-NumPy only. As a program (`python -m pi_daemon.learning.datasets`) it prints the dataset cards of a
-daemon, which itself stays small that way.
+NumPy only, except for WFDB records, which need the extra `ecg`. As a program (`python -m
+pi_daemon.learning.datasets`) it prints the dataset cards of a daemon, which itself stays small that
+way.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from pi_daemon.ecg.heartbeat_csv import read_csv
+from pi_daemon.ecg.records import RecordError, joined, read_beats, record_names
 from pi_daemon.learning.digits import load_digits_split
 from pi_daemon.learning.idx import read_idx_pair
 from pi_daemon.protocol.limits import MAX_CLASSES
@@ -55,6 +58,8 @@ class Arrays:
     """int64 class numbers from 0, or float targets of any shape."""
     num_classes: int | None
     """Of the whole source, also for a shard that lacks some of them. None: no class numbers."""
+    record: Array | None = None
+    """Of each example, the record that it is of: numbers or names. None: not known."""
 
 
 def load(source: str) -> Arrays:
@@ -63,25 +68,8 @@ def load(source: str) -> Arrays:
     Raises:
         DatasetError: missing, malformed, over this machine's memory, or not a dataset.
     """
-    x: Array
-    y: Array
     try:
-        if source == "sample":
-            digits = load_digits_split()
-            x, y = digits.x_train, digits.y_train
-        elif Path(source).is_dir():
-            x, y = read_idx_pair(Path(source), "train")
-        elif source.endswith(".npz"):
-            x, y = _load_npz(Path(source))
-        elif source.endswith(".safetensors"):
-            x, y = _load_safetensors(Path(source))
-        elif Path(source).exists():
-            raise DatasetError(
-                "expected `sample`, a .npz or .safetensors file with x and y, or a folder of IDX files"
-            )
-        else:
-            raise DatasetError("there is no such file or folder")
-        return _checked(x, y)
+        return _checked(*_read(source))
     except MemoryError as error:
         raise DatasetError(f"dataset {source}: it does not fit into memory") from error
     except zipfile.BadZipFile as error:
@@ -97,6 +85,7 @@ def cut(arrays: Arrays, shard: str | None) -> Arrays:
 
     "2/3" gives the second of three contiguous parts, as a view. "dirichlet:0.3:2/3:SEED" gives the
     second of three parts that share each class in proportions drawn from Dirichlet(0.3).
+    "record:106,119" gives the examples of these records.
 
     Raises:
         DatasetError: the shard cannot be read, or is empty.
@@ -113,12 +102,15 @@ def cut(arrays: Arrays, shard: str | None) -> Arrays:
         case ["dirichlet", alpha, part, seed]:
             index, count = _part(part, shard)
             rows = _dirichlet_rows(arrays, _number(alpha, shard), index, count, seed, shard)
+        case ["record", records]:
+            rows = _record_rows(arrays.record, records.split(","), shard)
         case _:
             raise _bad_shard(shard)
     x, y = arrays.x[rows], arrays.y[rows]
     if len(x) == 0:
         raise DatasetError(f"shard {shard} of {len(arrays.x)} examples is empty: cut fewer parts")
-    return Arrays(x, y, arrays.num_classes)
+    record = None if arrays.record is None else arrays.record[rows]
+    return Arrays(x, y, arrays.num_classes, record)
 
 
 def content_hash(arrays: Arrays) -> str:
@@ -146,9 +138,38 @@ def card(name: str, arrays: Arrays, *, share_labels: bool = False) -> DatasetCar
     )
 
 
-def _checked(x: Array, y: Array) -> Arrays:
+def _read(source: str) -> tuple[Array, Array, Array | None]:
+    path = Path(source)
+    if source == "sample":
+        digits = load_digits_split()
+        return digits.x_train, digits.y_train, None
+    if path.is_dir():
+        if any(path.glob("*.hea")):
+            return _read_wfdb(path)
+        return *read_idx_pair(path, "train"), None
+    match path.suffix:
+        case ".npz":
+            return _read_npz(path)
+        case ".safetensors":
+            return _read_safetensors(path)
+        case ".csv":
+            return *read_csv(path), None
+    if path.exists():
+        raise DatasetError(
+            "expected `sample`, a .npz or .safetensors file with x and y, a heartbeat .csv file, or "
+            "a folder of IDX files or WFDB records"
+        )
+    raise DatasetError("there is no such file or folder")
+
+
+def _checked(x: Array, y: Array, record: Array | None) -> Arrays:
     if x.ndim < 1 or y.ndim < 1 or len(x) != len(y):
         raise DatasetError(f"x has the shape {x.shape} and y {y.shape}: expected as many of each")
+    if record is not None and (record.shape != (len(x),) or record.dtype.kind not in "iuU"):
+        raise DatasetError(
+            f"record has dtype {record.dtype} and shape {record.shape}: "
+            f"expected a number or a name for each of the {len(x)} examples"
+        )
     if len(x) == 0:
         raise DatasetError("it holds no examples")
     if x.dtype.name not in SAMPLE_DTYPES:
@@ -156,7 +177,7 @@ def _checked(x: Array, y: Array) -> Arrays:
     # Writable, because torch warns of tensors over memory that is not.
     x = np.require(x, x.dtype.newbyteorder("="), ["C", "W"])
     if np.issubdtype(y.dtype, np.floating):
-        return Arrays(x, np.require(y, np.float32, ["C", "W"]), None)
+        return Arrays(x, np.require(y, np.float32, ["C", "W"]), None, record)
     if not np.issubdtype(y.dtype, np.integer) or y.ndim != 1:
         raise DatasetError(
             f"y has dtype {y.dtype} and shape {y.shape}: expected one class number each, or floats"
@@ -165,15 +186,29 @@ def _checked(x: Array, y: Array) -> Arrays:
         raise DatasetError(
             f"y holds {y.min()} to {y.max()}: expected class numbers from 0 to {MAX_CLASSES - 1}"
         )
-    return Arrays(x, np.require(y, np.int64, ["C", "W"]), int(y.max()) + 1)
+    return Arrays(x, np.require(y, np.int64, ["C", "W"]), int(y.max()) + 1, record)
 
 
-def _load_npz(path: Path) -> tuple[Array, Array]:
+def _read_wfdb(folder: Path) -> tuple[Array, Array, Array]:
+    records = []
+    for name in record_names(folder):
+        try:
+            records.append(read_beats(folder, name))
+        except RecordError as error:
+            raise DatasetError(
+                f"record {name}: {error}; to leave such records out: pi-daemon data import wfdb {folder}"
+            ) from error
+    arrays = joined(records)
+    return arrays["x"], arrays["y"], arrays["record"]
+
+
+def _read_npz(path: Path) -> tuple[Array, Array, Array | None]:
     with zipfile.ZipFile(path) as archive:
-        for name in ("x", "y"):
+        has_record = "record.npy" in archive.namelist()
+        for name in ("x", "y", *(["record"] if has_record else [])):
             _require_npy_fits(archive, name)
     with np.load(path, allow_pickle=False) as arrays:
-        return arrays["x"], arrays["y"]
+        return arrays["x"], arrays["y"], arrays["record"] if has_record else None
 
 
 def _require_npy_fits(archive: zipfile.ZipFile, name: str) -> None:
@@ -200,15 +235,17 @@ def _require_npy_fits(archive: zipfile.ZipFile, name: str) -> None:
     _require_memory(expected)
 
 
-def _load_safetensors(path: Path) -> tuple[Array, Array]:
+def _read_safetensors(path: Path) -> tuple[Array, Array, Array | None]:
     from safetensors import SafetensorError, safe_open
 
     _require_memory(path.stat().st_size)
     try:
         with safe_open(path, framework="numpy") as file:
-            if missing := {"x", "y"} - set(file.keys()):
+            names = set(file.keys())
+            if missing := {"x", "y"} - names:
                 raise DatasetError(f"tensor {min(missing)} is missing: expected x and y")
-            return file.get_tensor("x"), file.get_tensor("y")
+            record = file.get_tensor("record") if "record" in names else None
+            return file.get_tensor("x"), file.get_tensor("y"), record
     except (SafetensorError, TypeError) as error:
         raise DatasetError(str(error)) from error
 
@@ -238,6 +275,23 @@ def _dirichlet_rows(
     return np.sort(np.concatenate(kept))
 
 
+def _record_rows(record: Array | None, wanted: list[str], shard: str) -> npt.NDArray[np.int64]:
+    if "" in wanted:
+        raise _bad_shard(shard)
+    if record is None:
+        raise DatasetError(
+            f"shard {shard}: the dataset does not say which record an example is of: "
+            "expected an array named record"
+        )
+    names = record.astype(np.str_)
+    here = np.unique(record).astype(np.str_).tolist()
+    if missing := [name for name in wanted if name not in here]:
+        raise DatasetError(
+            f"shard {shard}: there is no record {missing[0]}: it has {', '.join(here)}"
+        )
+    return np.flatnonzero(np.isin(names, wanted))
+
+
 def _part(text: str, shard: str) -> tuple[int, int]:
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
@@ -254,7 +308,8 @@ def _number(text: str, shard: str) -> float:
 
 def _bad_shard(shard: str) -> DatasetError:
     return DatasetError(
-        f"shard {shard!r}: expected INDEX/COUNT such as 1/3, or dirichlet:ALPHA:1/3:SEED"
+        f"shard {shard!r}: expected INDEX/COUNT such as 1/3, dirichlet:ALPHA:1/3:SEED, "
+        "or record:NAME,NAME"
     )
 
 

@@ -17,6 +17,7 @@ import safetensors.numpy
 
 from pi_daemon.learning.datasets import Arrays, DatasetError, card, cut, load
 from pi_daemon.protocol.messages import DatasetCard
+from tests.support.records import write_record
 
 X = np.arange(40, dtype=np.uint8).reshape(10, 2, 2)
 Y = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 2], dtype=np.uint8)
@@ -90,7 +91,7 @@ def test_dirichlet_shards_share_all_examples_and_depend_on_the_seed() -> None:
 
 @pytest.mark.parametrize(
     "shard", ["", "0/3", "4/3", "1/0", "a/b", "1", "-1/3", "dirichlet:0:1/3:1", "dirichlet:x:1/3:1",
-              "dirichlet:1:1/3", "record:106"],
+              "dirichlet:1:1/3", "record:", "record:106,", "record:106:1/3"],
 )  # fmt: skip
 def test_a_shard_that_cannot_be_read_is_refused(shard: str) -> None:
     with pytest.raises(DatasetError, match="expected INDEX/COUNT such as 1/3"):
@@ -100,6 +101,70 @@ def test_a_shard_that_cannot_be_read_is_refused(shard: str) -> None:
 def test_an_empty_shard_is_refused() -> None:
     with pytest.raises(DatasetError, match="shard 1/20 of 10 examples is empty"):
         cut(ARRAYS, "1/20")
+
+
+BY_RECORD = Arrays(X, ARRAYS.y, 3, np.array([106, 106, 119, 119, 119, 106, 20, 20, 106, 119]))
+
+
+def test_a_shard_can_be_the_examples_of_some_records() -> None:
+    shard = cut(BY_RECORD, "record:106,20")
+    assert shard.x.tolist() == X[[0, 1, 5, 6, 7, 8]].tolist()
+    assert shard.y.tolist() == Y[[0, 1, 5, 6, 7, 8]].tolist()
+    assert shard.record is not None
+    assert (shard.record.tolist(), shard.num_classes) == ([106, 106, 106, 20, 20, 106], 3)
+
+
+def test_records_can_have_names() -> None:
+    named = Arrays(X[:3], ARRAYS.y[:3], 3, np.array(["sel7", "a", "sel7"]))
+    assert np.array_equal(cut(named, "record:sel7").x, X[[0, 2]])
+
+
+def test_a_record_that_is_not_there_is_refused_and_those_that_are_are_named() -> None:
+    with pytest.raises(DatasetError, match="there is no record 7: it has 20, 106, 119"):
+        cut(BY_RECORD, "record:106,7")
+    with pytest.raises(DatasetError, match="expected an array named record"):
+        cut(ARRAYS, "record:106")
+
+
+@pytest.mark.parametrize("kind", ["{i}/3", "dirichlet:1:{i}/3:1"])
+def test_every_shard_knows_the_records_of_its_examples(kind: str) -> None:
+    for i in (1, 2, 3):
+        shard = cut(BY_RECORD, kind.format(i=i))
+        assert shard.record is not None
+        rows = shard.x[:, 0, 0] // 4
+        assert shard.record.tolist() == BY_RECORD.record[rows].tolist()  # type: ignore[index]
+
+
+def test_files_may_say_which_record_an_example_is_of(tmp_path: Path) -> None:
+    record = np.array([1] * 4 + [2] * 6, np.int16)
+    np.savez(tmp_path / "d.npz", x=X, y=Y, record=record, sample=record)
+    safetensors.numpy.save_file({"x": X, "y": Y, "record": record}, tmp_path / "d.safetensors")
+    for name in ("d.npz", "d.safetensors"):
+        assert np.array_equal(cut(load(str(tmp_path / name)), "record:2").x, X[4:])
+
+
+def test_a_heartbeat_csv_file_is_a_dataset(tmp_path: Path) -> None:
+    path = tmp_path / "beats.csv"
+    path.write_text(",".join(["0.5"] * 187 + ["3"]))
+    found = load(str(path))
+    assert (found.x.tolist(), found.y.tolist(), found.num_classes) == ([[128] * 187], [3], 4)
+    path.write_text("0.5,none")
+    with pytest.raises(DatasetError, match=r"beats.csv: line 1 has 2 values, expected 187 and a"):
+        load(str(path))
+
+
+def test_a_folder_of_wfdb_records_is_a_dataset(tmp_path: Path) -> None:
+    pytest.importorskip("wfdb", reason="needs the extra ecg")
+    for name in ("7", "8"):
+        write_record(tmp_path, name)
+    found = load(str(tmp_path))
+    assert (found.x.shape, found.num_classes) == ((40, 187), 5)
+    assert np.array_equal(cut(found, "record:8").x, found.x[20:])
+    (tmp_path / "8.atr").unlink()
+    with pytest.raises(
+        DatasetError, match=r"record 8: 8.atr is missing; to leave such records out"
+    ):
+        load(str(tmp_path))
 
 
 def npz(**arrays: object) -> bytes:
@@ -125,6 +190,14 @@ def npz_that_claims(shape: str) -> bytes:
         (b"no zip", "File is not a zip file"),
         (npz(x=X), "expected arrays x and y, found x.npy"),
         (npz(x=X, y=Y[:5]), "expected as many of each"),
+        (
+            npz(x=X, y=Y, record=Y[:5]),
+            "record has dtype uint8 and shape \\(5,\\): expected a number",
+        ),
+        (
+            npz(x=X, y=Y, record=Y / 2),
+            "record has dtype float64 and shape \\(10,\\): expected a num",
+        ),
         (npz(x=X[:0], y=Y[:0]), "it holds no examples"),
         (npz(x=np.array([object()] * 3), y=Y[:3]), "holds Python objects, which are not read"),
         (npz(x=X.astype(np.complex64), y=Y), "x has dtype complex64, expected one of"),

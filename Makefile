@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+FLOWER := .venv-flower
+SITE = import sysconfig; print(sysconfig.get_path("purelib"))
 # More OpenMP threads than cores make torch 5 to 10 times slower; tests start several processes.
 export OMP_NUM_THREADS ?= 1
 
@@ -46,8 +48,26 @@ format: $(INSTALLED) ## Format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 .PHONY: bench
-bench: $(INSTALLED) ## Time a run beside plain PyTorch
+bench: $(INSTALLED) ## Time everything beside plain PyTorch, and beside Flower after bench-flower
 	$(BIN)/python -m benchmarks
+
+.PHONY: bench-ecg
+bench-ecg: $(INSTALLED) ## Heartbeats of 22 patients on 11 daemons, beside central training (an hour)
+	$(BIN)/python -m benchmarks.ecg
+
+.PHONY: bench-seed
+bench-seed: $(INSTALLED) ## The guide of 2020 with MNIST and three seeds, beside plain PyTorch
+	$(BIN)/python -m benchmarks.seed
+
+# Flower wants older versions of some packages: it gets an environment of its own, which borrows torch.
+$(FLOWER)/bin/flwr: $(INSTALLED)
+	$(BIN)/python -m venv $(FLOWER)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(SITE)')')" > "$$($(FLOWER)/bin/python -c '$(SITE)')/borrowed.pth"
+	$(FLOWER)/bin/python -m pip install --quiet 'flwr[simulation]>=1.41'
+
+.PHONY: bench-flower
+bench-flower: $(FLOWER)/bin/flwr ## Flower at the same work, in an environment of its own (5 to 8 minutes)
+	$(BIN)/python -m benchmarks.flower
 
 .PHONY: screenshots
 screenshots: $(INSTALLED) ## Draw the pictures of screenshots/ anew
@@ -55,4 +75,4 @@ screenshots: $(INSTALLED) ## Draw the pictures of screenshots/ anew
 
 .PHONY: clean
 clean: ## Remove .venv and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(FLOWER) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -61,6 +61,15 @@ _RIVALS = {
     "virtual": "workers",
 }
 """Setting one of a pair overrides the other wherever that was set more weakly."""
+_FORMS = {
+    "stop_at": "expected METRIC=VALUE, such as accuracy=0.95",
+    "eval_every": "expected round, epoch or a number of rounds",
+}
+"""What to say of keys whose types say little to a person."""
+_TASK_DEFAULTS: dict[str, dict[str, object]] = {
+    name: {"optimizer": "adam", "lr": 0.001} for name in ("ecg", "ecg-rr")
+}
+"""What a built-in task needs other than the plan's defaults."""
 _PREFIX = "FEDCONSOLE_"
 
 
@@ -75,7 +84,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What was set anywhere; all else has its default."""
+    """What was set anywhere, or by the task; all else has its default."""
 
     set: Mapping[str, Setting]
     devices: tuple[Device, ...]
@@ -145,6 +154,12 @@ def load(options: Mapping[str, object], config_file: Path | None = None) -> Conf
     for layer in layers:
         taken = chosen.keys() | {_RIVALS[key] for key in chosen if key in _RIVALS}
         chosen |= {key: setting for key, setting in layer.items() if key not in taken}
+    # A learning rate belongs to its optimizer: whoever chose another has no use for the task's.
+    if "task" in chosen and "optimizer" not in chosen:
+        task = str(chosen["task"].value)
+        defaults = _TASK_DEFAULTS.get(task, {})
+        layer = _layer(((k, v, f"task {task}") for k, v in defaults.items()), UsageError)
+        chosen = layer | chosen
     return Config(chosen, tuple(devices), files)
 
 
@@ -170,9 +185,15 @@ def _file_values(path: Path, document: dict[str, Any]) -> Iterator[tuple[str, ob
         values = document.get(table, {})
         if not isinstance(values, dict):
             raise RefusedError(f"{path}: {table} must be a table, written [{table}]")
-        values = {key.replace("-", "_"): value for key, value in values.items()}
-        _require_known(values, fields, f"{path}, [{table}]")
-        yield from ((key, value, str(path)) for key, value in values.items())
+        spellings: dict[str, str] = {}
+        for spelling in values:
+            first = spellings.setdefault(spelling.replace("-", "_"), spelling)
+            if first != spelling:
+                raise RefusedError(
+                    f"{path}, [{table}]: {first!r} and {spelling!r} are one key; keep one"
+                )
+        _require_known(spellings, fields, f"{path}, [{table}]")
+        yield from ((key, values[spelling], str(path)) for key, spelling in spellings.items())
 
 
 def _devices(path: Path, tables: object) -> Iterator[Device]:
@@ -187,6 +208,15 @@ def _devices(path: Path, tables: object) -> Iterator[Device]:
         except (msgspec.ValidationError, UsageError) as error:
             raise RefusedError(f"{where}: {error}") from error
         yield Device(clean(found.name or found.host, 64), address, Source.CONFIG, found.id)
+
+
+def foreign_variables() -> list[str]:
+    """Variables that look like settings and are none; somebody else may need them."""
+    return sorted(
+        name
+        for name in os.environ
+        if name.startswith(_PREFIX) and name.removeprefix(_PREFIX).lower() not in KEYS
+    )
 
 
 def _environment() -> Iterator[tuple[str, object, str]]:
@@ -211,16 +241,17 @@ def _layer(
         try:
             layer[key] = Setting(key, _convert(key, value), origin)
         except (msgspec.ValidationError, ValueError, UsageError) as reason:
-            raise error(f"{key} is {value!r} ({origin}): {reason}") from reason
+            form = _FORMS.get(key, reason)
+            raise error(f"{key} is {value!r} ({origin}): {form}") from reason
     return layer
 
 
 def _convert(key: str, value: object) -> object:
     match key, value:
         case "stop_at", str(text):
-            metric, equals, limit = text.partition("=")
-            if not metric or not equals:
-                raise ValueError("expected METRIC=VALUE, such as accuracy=0.95")
+            metric, _, limit = text.partition("=")
+            if not metric:
+                raise ValueError("no metric")
             value = metric, limit
         case "eval_every", str(text) if text.isdecimal():
             value = int(text)

@@ -134,7 +134,8 @@ def _sentence(line: Line) -> str:
         case "worker":
             return _worker_sentence(what, line)
         case "round" if what == "started":
-            return f"Round {line['round']} starts with {_names(line['cohort'])}."
+            epoch = f" (epoch {line['epoch']})" if "epoch" in line else ""
+            return f"Round {line['round']} starts with {_names(line['cohort'])}{epoch}."
         case "round":
             return (
                 f"Round {line['round']}: {_count(len(line['updates']), 'update')}, "
@@ -388,7 +389,12 @@ def choose_screen(*, json: bool, plain: bool, verbosity: int) -> Screen:
     """Bars only where a person sees them: an able terminal, and nobody asked for less."""
     if json:
         return JsonScreen()
-    is_able = sys.stderr.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
-    if is_able and not plain and verbosity >= 0 and "CI" not in os.environ:
+    if shows_bars() and not plain and verbosity >= 0:
         return ProgressScreen(verbosity)
     return TextScreen(verbosity, is_plain=plain)
+
+
+def shows_bars() -> bool:
+    """Whether stderr is a terminal that can redraw its lines, with a person before it."""
+    is_able = sys.stderr.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+    return is_able and "CI" not in os.environ

@@ -44,6 +44,7 @@ class RunSummary:
     loss: float | None
     """Of the last evaluation, as `accuracy`."""
     accuracy: float | None
+    macro_f1: float | None
     model_id: str | None
     model_path: str | None
     reason: str
@@ -65,6 +66,7 @@ class RoundSummary:
     bytes_sent: int
     bytes_received: int
     model_id: str
+    macro_f1: float | None
 
 
 def run_ids() -> list[str]:
@@ -146,7 +148,7 @@ def summarize(run: str) -> RunSummary | None:
     if first is None:
         return None
     end = _last(run, "run.finished") or {}
-    test = next(_select(run, f"{_ON_TEST_SET} ORDER BY seq DESC LIMIT 1"), {})
+    test = _last_test(run)
     last_round = _last(run, "round.finished") or {}
     return RunSummary(
         run=run,
@@ -157,6 +159,7 @@ def summarize(run: str) -> RunSummary | None:
         rounds=last_round.get("round", 0),
         loss=metric(test, "loss"),
         accuracy=metric(test, "accuracy"),
+        macro_f1=metric(test, "macro_f1"),
         model_id=end.get("model_id") or last_round.get("model_id"),
         model_path=end.get("model_path"),
         reason=end.get("reason") or "",
@@ -191,9 +194,22 @@ def rounds(run: str) -> list[RoundSummary]:
             bytes_sent=line["bytes_sent"],
             bytes_received=line["bytes_received"],
             model_id=line["model_id"],
+            macro_f1=metric(tests.get(number, {}), "macro_f1"),
         )
         for number, line in finished.items()
     ]
+
+
+def confusion(run: str) -> dict[str, list[int]]:
+    """How many examples of each true class the last evaluation took for each class, in this order.
+
+    Empty without an evaluation by class.
+
+    Raises:
+        StorageError: the journal cannot be read.
+    """
+    found: dict[str, list[int]] = _last_test(run).get("confusion") or {}
+    return found
 
 
 def remove(run: str) -> None:
@@ -218,6 +234,10 @@ _ON_TEST_SET = "(type = 'eval' AND line ->> '$.worker' IS NULL)"
 
 def _first(run: str) -> Line | None:
     return next(_select(run, "seq = 1"), None)
+
+
+def _last_test(run: str) -> Line:
+    return next(_select(run, f"{_ON_TEST_SET} ORDER BY seq DESC LIMIT 1"), {})
 
 
 def _last(run: str, kind: str) -> Line | None:

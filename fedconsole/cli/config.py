@@ -42,8 +42,10 @@ def path() -> None:
 @app.command("check")
 def check(config: ConfigFile = None) -> None:
     """Check files and environment."""
-    from fedconsole.config import load
+    from fedconsole.config import foreign_variables, load
 
     loaded = load({}, config)
     loaded.check()
+    for name in foreign_variables():
+        say(f"{name} is no setting of fedconsole, so it changes nothing")
     say(f"good: {', '.join(map(str, loaded.files)) or 'no files, all defaults'}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from fedconsole.cli import options as o
 from fedconsole.cli.output import Output, Row, print_rows, say
-from fedconsole.errors import NoQuorumError, UsageError
+from fedconsole.errors import NoQuorumError, RefusedError, UsageError
+from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
     from fedconsole.config import Config
@@ -150,10 +152,11 @@ class PreflightScreen:
 
 
 def choose_workers(settings: Config, *, ask: bool) -> tuple[str, ...]:
-    """Addresses of devices that answer: all, or those that a person at a terminal picks.
+    """Addresses of devices that have the task's data: all, or those that a person picks.
 
     Raises:
-        NoQuorumError: none answers.
+        NoQuorumError: no device answers.
+        RefusedError: none of those that answer has the data.
     """
     import asyncio
 
@@ -166,20 +169,63 @@ def choose_workers(settings: Config, *, ask: bool) -> tuple[str, ...]:
             await find_all(settings.devices, settings.front_end().search_seconds)
         )
 
-    greetings = asyncio.run(look())
-    for greeting in greetings:
+    datasets = {}
+    for greeting in asyncio.run(look()):
         if greeting.hello is None:
-            device = greeting.device
-            say(f"left out: {device.name} at {device.address}: {greeting.reason}")
-    devices = [greeting.device for greeting in greetings if greeting.hello is not None]
-    if not devices:
+            _leave_out(greeting.device, greeting.reason)
+        else:
+            datasets[greeting.device] = {card.name for card in greeting.hello.datasets}
+    if not datasets:
         raise NoQuorumError(
             "no workers; no device answered in this network; name one with --worker HOST:PORT, "
             "or simulate some with --virtual 3"
         )
+    devices = _with_dataset(datasets, settings.check().task)
     if ask and sys.stdin.isatty() and sys.stderr.isatty():
         devices = _pick(devices)
     return tuple(device.address for device in devices)
+
+
+def _with_dataset(datasets: Mapping[Device, set[str]], task: str) -> list[Device]:
+    """The devices that have the task's dataset.
+
+    Raises:
+        RefusedError: none has it.
+    """
+    first, *others = datasets.values()
+    # The engine loads the task, too, and refuses what is wrong with it or with all devices alike.
+    if all(names == first for names in others) or (wanted := _dataset_of(task)) is None:
+        return list(datasets)
+    for device, names in datasets.items():
+        if wanted not in names:
+            has = clean(", ".join(sorted(names))) or "none"
+            _leave_out(device, f"it has no dataset {wanted!r} (it has: {has})")
+    devices = [device for device, names in datasets.items() if wanted in names]
+    if not devices:
+        raise RefusedError(
+            f"no device has the dataset {wanted!r}: "
+            f"start pi-daemon there with --dataset {wanted}=SOURCE"
+        )
+    return devices
+
+
+def _leave_out(device: Device, reason: str) -> None:
+    say(f"left out: {device.name} at {device.address}: {reason}")
+
+
+def _dataset_of(task: str) -> str | None:
+    """The name of a task's dataset; None: the task cannot be loaded."""
+    import subprocess
+
+    # In a process of its own: a task imports torch, and a front end does not.
+    program = (
+        "import sys; from fedconsole.learning.tasks.loading import load_task; "
+        "print(load_task(sys.argv[1]).dataset)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, task], capture_output=True, text=True, check=False
+    )
+    return done.stdout.splitlines()[-1] if done.returncode == 0 else None
 
 
 def _pick(devices: list[Device]) -> list[Device]:

@@ -16,7 +16,8 @@ from fedconsole.errors import ExitCode, RefusedError, StorageError, UsageError
 app = typer.Typer(help="List, show, export and remove runs.")
 
 _LIST_COLUMNS = ("run", "state", "task", "started", "rounds", "seconds", "accuracy", "loss")
-_ROUND_COLUMNS = ("round", "seconds", "updates", "training_loss", "loss", "accuracy")
+_ROUND_COLUMNS = ("round", "seconds", "updates", "training_loss", "loss", "accuracy", "macro_f1")
+_CLASS_COLUMNS = ("class", "examples", "recall", "precision", "f1")
 
 
 def _complete(incomplete: str) -> list[str]:
@@ -45,7 +46,7 @@ def list_runs(output: OutputOption = Output.TABLE) -> None:
 
 @app.command("show")
 def show(run: Run = "latest", output: OutputOption = Output.TABLE) -> None:
-    """One run: how it ended, its plan, its rounds."""
+    """One run: how it ended, its plan, its rounds, and its last test class by class."""
     from fedconsole import history
 
     run = history.resolve_one(run)
@@ -54,8 +55,11 @@ def show(run: Run = "latest", output: OutputOption = Output.TABLE) -> None:
         raise StorageError(f"run {run} has no journal; its engine wrote only its engine.log")
     rows = [asdict(row) for row in history.rounds(run)]
     facts = _plain(asdict(summary))
+    confusion = history.confusion(run)
+    classes = _class_rows(confusion)
     if output is Output.JSON:
-        print_rows([facts | {"round_table": rows}], ("run",), output)
+        tables = {"round_table": rows, "class_table": classes, "confusion": confusion}
+        print_rows([facts | tables], ("run",), output)
         return
     if output is Output.NAME:
         print(run)
@@ -67,6 +71,27 @@ def show(run: Run = "latest", output: OutputOption = Output.TABLE) -> None:
     if rows:
         print()
         print_rows(rows, _ROUND_COLUMNS, output)
+    if classes:
+        print()
+        print_rows(classes, _CLASS_COLUMNS, output)
+        print()
+        taken = [
+            {"true class": c, **dict(zip(confusion, confusion[c], strict=True))} for c in confusion
+        ]
+        print_rows(taken, ("true class", *confusion), output)
+
+
+def _class_rows(confusion: dict[str, list[int]]) -> list[dict[str, Any]]:
+    from fedconsole.learning.metrics import class_metrics
+
+    metrics = class_metrics(list(confusion.values()))
+    if metrics is None:
+        return []
+    numbers = zip(metrics.recall, metrics.precision, metrics.f1, strict=True)
+    return [
+        dict(zip(_CLASS_COLUMNS, (name, sum(row), *values), strict=True))
+        for (name, row), values in zip(confusion.items(), numbers, strict=True)
+    ]
 
 
 @app.command("export")

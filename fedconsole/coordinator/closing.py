@@ -10,6 +10,7 @@ from fedconsole.coordinator import commands, events, facts, schedule
 from fedconsole.coordinator.phases import RunPhase
 from fedconsole.coordinator.plan import Plan, Weighting
 from fedconsole.coordinator.state import (
+    Confusion,
     HoldoutResult,
     Metric,
     Round,
@@ -96,15 +97,26 @@ def take_evaluation(turn: Turn, event: events.Evaluated) -> None:
             known = ", ".join(sorted(event.metrics))
             turn.fail(f"stop_at names {goal[0]!r}; the metrics are {known}", ExitCode.REFUSED)
             return
-        round_ = replace(round_, metrics=event.metrics, num_test_examples=event.num_examples)
+        round_ = replace(
+            round_,
+            metrics=event.metrics,
+            num_test_examples=event.num_examples,
+            confusion=event.confusion,
+        )
     elif event.worker in round_.evaluating:
-        result = HoldoutResult(num_examples=event.num_examples, metrics=event.metrics)
+        result = HoldoutResult(
+            num_examples=event.num_examples, metrics=event.metrics, confusion=event.confusion
+        )
         round_ = replace(
             round_,
             evaluating=round_.evaluating - {event.worker},
             holdouts={**round_.holdouts, event.worker: result},
         )
-        turn.announce(facts.Eval(event.round, event.num_examples, event.metrics, event.worker))
+        turn.announce(
+            facts.Eval(
+                event.round, event.num_examples, event.metrics, event.worker, event.confusion
+            )
+        )
     else:
         turn.ignore()
         return
@@ -145,7 +157,8 @@ def settle_evaluation(turn: Turn) -> None:
         metrics = {**round_.metrics, **_holdout_means(round_.holdouts)}
         num_held_out = sum(result.num_examples for result in round_.holdouts.values())
         num_examples = round_.num_test_examples or num_held_out
-        turn.announce(facts.Eval(round_.number, num_examples, metrics))
+        confusion = round_.confusion or _sum(round_.holdouts)
+        turn.announce(facts.Eval(round_.number, num_examples, metrics, confusion=confusion))
         _save(turn, replace(round_, metrics=metrics))
 
 
@@ -158,6 +171,16 @@ def _holdout_means(holdouts: Mapping[str, HoldoutResult]) -> dict[str, Metric]:
             [(result.metrics.get(name), result.num_examples) for result in results]
         )
         for name in names
+    }
+
+
+def _sum(holdouts: Mapping[str, HoldoutResult]) -> Confusion | None:
+    matrices = [r.confusion for r in holdouts.values() if r.confusion is not None]
+    if not matrices:
+        return None
+    return {
+        name: tuple(map(sum, zip(*(matrix[name] for matrix in matrices), strict=True)))
+        for name in matrices[0]
     }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from fedconsole.coordinator.plan import Plan
-from fedconsole.coordinator.state import Metric
+from fedconsole.coordinator.state import Confusion, Metric
 from pi_daemon.protocol.messages import Cursor
 
 # Of the run
@@ -145,6 +145,8 @@ class Evaluated(Struct, frozen=True, kw_only=True, tag="evaluated"):
     num_examples: int
     metrics: Mapping[str, Metric]
     """By name: `loss`, `accuracy`, ..."""
+    confusion: Confusion | None = None
+    """None without classes, or with too many to show."""
     worker: str | None = None
     """None: the desktop's test set; else this worker's holdout."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from fedconsole.coordinator.plan import Plan
-from fedconsole.coordinator.state import Metric, Outcome
+from fedconsole.coordinator.state import Confusion, Metric, Outcome
 
 
 class RunCreated(Struct, frozen=True, tag="run.created"):
@@ -65,6 +65,8 @@ class RoundStarted(Struct, frozen=True, tag="round.started"):
     round: int
     attempt: int
     cohort: tuple[str, ...]
+    epoch: int
+    """From 1."""
 
 
 class RoundFinished(Struct, frozen=True, tag="round.finished"):
@@ -114,6 +116,8 @@ class Eval(Struct, frozen=True, tag="eval"):
     worker: str | None = None
     """None: the whole evaluation, on the desktop's test set; the means over the workers' holdouts are
     among its metrics as `holdout_...`."""
+    confusion: Confusion | None = None
+    """Of the whole evaluation without a test set: the sum over the workers' holdouts."""
 
 
 class Warning(Struct, frozen=True, tag="warning"):  # noqa: A001

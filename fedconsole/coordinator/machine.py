@@ -318,9 +318,8 @@ def _restart(turn: Turn) -> None:
             _resume(turn)
         case _ if turn.state.open_round:
             turn.put_round(replace(round_, attempt=round_.attempt + 1))
-            turn.announce(
-                facts.RoundStarted(round_.number, round_.attempt + 1, tuple(round_.parts))
-            )
+            cohort, epoch = tuple(round_.parts), turn.state.epoch + 1
+            turn.announce(facts.RoundStarted(round_.number, round_.attempt + 1, cohort, epoch))
             rounds.carry_on(turn)
         case _ if round_.number > turn.state.num_rounds:
             redone = replace(

@@ -87,7 +87,7 @@ def _open_round(turn: Turn, turns: Mapping[str, int]) -> None:
     cohort = sample_cohort(state.plan.seed, number, turns, state.plan.cohort_size)
     parts = {worker: schedule.make_part(state.members[worker], turns[worker]) for worker in cohort}
     turn.put_round(Round(number=number, model_id=state.model_id, parts=parts))
-    turn.announce(facts.RoundStarted(number, 1, cohort))
+    turn.announce(facts.RoundStarted(number, 1, cohort, state.epoch + 1))
     carry_on(turn)
 
 

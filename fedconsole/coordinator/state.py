@@ -13,6 +13,8 @@ from fedconsole.errors import ExitCode
 from pi_daemon.protocol.messages import Cursor
 
 Metric = float | None
+Confusion = Mapping[str, tuple[int, ...]]
+"""How many examples of each true class were taken for each class, in the order of the keys."""
 """None: not finite. JSON has no NaN, so it must not come here."""
 
 
@@ -88,6 +90,7 @@ class RoundStep(StrEnum):
 class HoldoutResult(Struct, frozen=True, kw_only=True):
     num_examples: int
     metrics: Mapping[str, Metric]
+    confusion: Confusion | None = None
 
 
 class Round(Struct, frozen=True, kw_only=True):
@@ -107,6 +110,8 @@ class Round(Struct, frozen=True, kw_only=True):
     """None: not evaluated (yet). Those of the workers' holdouts are named `holdout_...`."""
     num_test_examples: int = 0
     """On the desktop."""
+    confusion: Confusion | None = None
+    """On the desktop's test set."""
     evaluating: frozenset[str] = frozenset()
     """Workers whose evaluation is still to come."""
     holdouts: Mapping[str, HoldoutResult] = {}

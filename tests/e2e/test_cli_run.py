@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -18,7 +19,10 @@ import pytest
 
 from fedconsole import history
 from fedconsole.history import RunState
+from tests.e2e.test_user_task import write_motion
+from tests.support.daemons import daemon
 from tests.support.places import redirect
+from tests.unit.test_docs import EXAMPLE
 
 FEDCONSOLE = [sys.executable, "-c", "from fedconsole.cli.main import main; main()"]
 QUICK = ["--virtual", "1", "--lr", "0.05", "--federate-after-n-batches", "3"]
@@ -220,6 +224,49 @@ def test_a_dry_run_without_the_worker_means_no_quorum() -> None:
     assert (answer["address"], answer["ok"]) == ("127.0.0.1:1", False)
     assert answer["reason"]
     assert history.run_ids() == []
+
+
+async def test_all_leaves_out_a_device_without_the_dataset_and_a_named_one_is_refused(
+    place: Path,
+) -> None:
+    write_motion(place / "motion.npz", 60, seed=1)
+    async with (
+        daemon(place, "--dataset", "digits=sample", name="alice") as alice,
+        daemon(place, "--dataset", "motion=motion.npz", name="bob") as bob,
+    ):
+        (place / "fedconsole.toml").write_text(
+            f"[[devices]]\nname = 'alice'\nhost = '127.0.0.1'\nport = {alice.port}\n"
+            f"[[devices]]\nname = 'bob'\nhost = '127.0.0.1'\nport = {bob.port}\n"
+        )
+
+        async def dry_run(*options: str) -> tuple[int, list[str], list[str]]:
+            """Exit code, the workers that are ready, what was said."""
+            done = await asyncio.to_thread(fedconsole, "run", "--dry-run", *options)
+            ready = [row.split()[0] for row in done.stdout.splitlines()[1:]]
+            return done.returncode, ready, done.stderr.splitlines()
+
+        motion = ("--task", str(EXAMPLE), "--data-dir", ".")
+        assert await dry_run("--all", *motion) == (
+            0,
+            ["bob"],
+            [
+                "looking for devices",
+                f"left out: alice at 127.0.0.1:{alice.port}: "
+                "it has no dataset 'motion' (it has: digits)",
+                "fedconsole: every worker is ready",
+            ],
+        )
+        named = [f"--worker=127.0.0.1:{device.port}" for device in (alice, bob)]
+        exit_code, _, said = await dry_run(*named, *motion)
+        assert exit_code == 3
+        assert "alice cannot take part: it has no dataset 'motion' (it has: digits)" in said[-1]
+
+        exit_code, _, said = await dry_run("--all", "--task", "mnist")
+        assert exit_code == 3
+        assert said[-1] == (
+            "fedconsole: no device has the dataset 'mnist': "
+            "start pi-daemon there with --dataset mnist=SOURCE"
+        )
 
 
 def test_on_a_terminal_bars_are_drawn_and_the_last_words_stay() -> None:

@@ -132,8 +132,8 @@ def test_a_run_is_exported_as_json_csv_and_model(capsys: Capture) -> None:
     assert printed == list(history.lines("20261122-aaaa"))
     carry_out(["runs", "export", "--csv"])
     assert capsys.readouterr().out.splitlines() == [
-        "round,seconds,updates,training_loss,loss,accuracy,bytes_sent,bytes_received,model_id",
-        "1,2.0,alice bob,0.5,0.4,0.9,10,20,aa",
+        "round,seconds,updates,training_loss,loss,accuracy,bytes_sent,bytes_received,model_id,macro_f1",
+        "1,2.0,alice bob,0.5,0.4,0.9,10,20,aa,0.8",
     ]
     assert carry_out(["runs", "export", "--model", "out.safetensors"]) == 3
     (history.folder_of("20261122-aaaa") / "model.safetensors").write_bytes(b"model")
@@ -147,7 +147,32 @@ def test_one_run_is_shown_with_its_rounds(capsys: Capture) -> None:
     carry_out(["runs", "show"])
     out = capsys.readouterr().out
     assert "plan        virtual=2" in out
-    assert out.splitlines()[-1].split() == ["1", "2", "alice,", "bob", "0.5", "0.4", "0.9"]
+    assert [line.split() for line in out.splitlines()[-9:]] == [
+        ["1", "2", "alice,", "bob", "0.5", "0.4", "0.9", "0.8"],
+        [],
+        ["CLASS", "EXAMPLES", "RECALL", "PRECISION", "F1"],
+        ["N", "4", "0.75", "1", "0.8571"],
+        ["V", "4", "1", "0.8", "0.8889"],
+        [],
+        ["TRUE", "CLASS", "N", "V"],
+        ["N", "3", "1"],
+        ["V", "0", "4"],
+    ]
+
+
+def test_one_run_as_json_has_its_last_test_class_by_class(capsys: Capture) -> None:
+    write_journal("20261122-aaaa", [CREATED, TEST, ROUND, END])
+    carry_out(["runs", "show", "-o", "json"])
+    (run,) = json.loads(capsys.readouterr().out)
+    assert run["macro_f1"] == 0.8
+    assert run["confusion"] == {"N": [3, 1], "V": [0, 4]}
+    assert run["class_table"][1] == {
+        "class": "V",
+        "examples": 4,
+        "recall": 1.0,
+        "precision": 0.8,
+        "f1": 8 / 9,
+    }
 
 
 def test_removing_asks_and_without_a_terminal_wants_to_be_told(capsys: Capture) -> None:
@@ -183,7 +208,10 @@ def test_a_finished_run_cannot_be_attached_paused_or_aborted(capsys: Capture) ->
         assert "is not running" in capsys.readouterr().err
 
 
-def test_configuration_is_shown_with_origins_and_checked(capsys: Capture) -> None:
+def test_configuration_is_shown_with_origins_and_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.delenv("FEDCONSOLE_DATA", raising=False)
     Path("fedconsole.toml").write_text("[run]\nlr = 0.5\n")
     carry_out(["config", "show", "--origin", "-o", "json"])
     rows = {row["key"]: row for row in json.loads(capsys.readouterr().out)}
@@ -194,6 +222,17 @@ def test_configuration_is_shown_with_origins_and_checked(capsys: Capture) -> Non
     assert carry_out(["config", "check"]) == 2
     carry_out(["config", "path"])
     assert capsys.readouterr().out.splitlines()[0] == str(Path("fedconsole.toml").absolute())
+
+
+def test_a_check_of_the_configuration_names_variables_that_mean_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("FEDCONSOLE_DATA", "/somewhere")
+    assert carry_out(["config", "check"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "FEDCONSOLE_DATA is no setting of fedconsole, so it changes nothing",
+        "good: no files, all defaults",
+    ]
 
 
 def test_tables_align_by_cells_not_characters(capsys: Capture) -> None:

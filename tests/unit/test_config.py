@@ -61,6 +61,24 @@ def test_a_stronger_source_wins_for_each_key_alone(
     )
 
 
+def test_a_task_has_defaults_of_its_own_which_any_source_overrides() -> None:
+    config = load({"task": "ecg", "virtual": 1})
+    assert config.plan() == Plan(task="ecg", virtual=1, optimizer=Optimizer.ADAM, lr=0.001)
+    shown = [setting for setting in config.settings() if setting.key in {"optimizer", "lr"}]
+    assert shown == [
+        Setting("lr", 0.001, "task ecg"),
+        Setting("optimizer", Optimizer.ADAM, "task ecg"),
+    ]
+    write(Path("fedconsole.toml"), "[run]\ntask = 'ecg-rr'\nlr = 0.5\n")
+    plan = load({"virtual": 1}).plan()
+    assert plan == Plan(task="ecg-rr", virtual=1, optimizer=Optimizer.ADAM, lr=0.5)
+
+
+def test_the_learning_rate_of_a_task_goes_with_its_optimizer() -> None:
+    plan = load({"task": "ecg", "virtual": 1, "optimizer": "sgd", "momentum": 0.9}).plan()
+    assert plan == Plan(task="ecg", virtual=1, momentum=0.9)
+
+
 def test_choosing_one_of_two_rivals_overrides_the_other_from_a_weaker_source() -> None:
     write(Path("fedconsole.toml"), "[run]\nepochs = 5\nlocal-epochs = 1\nworkers = ['pi']\n")
     plan = load({"rounds": 3, "federate_after_n_batches": 10, "virtual": 2}).plan()
@@ -108,6 +126,11 @@ def test_text_from_the_environment_becomes_typed_values(monkeypatch: pytest.Monk
         ("[run]\nlr = 'fast'", "lr is 'fast' \\(fedconsole.toml\\): Expected `float`, got `str`"),
         ("[run]\noptimizer = 'sdg'", "optimizer is 'sdg'"),
         ("[run]\nstop_at = 'accuracy'", "expected METRIC=VALUE"),
+        ("[run]\neval_every = 1.5", "eval_every is 1.5 .*: expected round, epoch or a number"),
+        (
+            "[run]\nbatch-size = 8\nbatch_size = 9",
+            r"\[run\]: 'batch-size' and 'batch_size' are one key; keep one",
+        ),
         ("[run", "fedconsole.toml is no TOML"),
         ("devices = 3", "devices must be tables"),
         ("[[devices]]\nname = 'a'", "number 1: Object missing required field `host`"),
@@ -134,6 +157,21 @@ def test_a_mistyped_variable_is_an_error_and_a_foreign_one_is_not(
     monkeypatch.setenv("FEDCONSOLE_BATCH_SZE", "3")
     with pytest.raises(UsageError, match=r"did you mean FEDCONSOLE_BATCH_SIZE\?"):
         load({})
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "reason"),
+    [
+        ("eval_every", "foo", "expected round, epoch or a number of rounds"),
+        ("stop_at", "accuracy=abc", "expected METRIC=VALUE, such as accuracy=0.95"),
+        ("stop_at", "=0.5", "expected METRIC=VALUE, such as accuracy=0.95"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_words_that_help(key: str, text: str, reason: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        load({key: text})
+    option = f"--{key.replace('_', '-')}"
+    assert str(refused.value) == f"{key} is {text!r} ({option}): {reason}"
 
 
 def test_devices_of_all_files_are_known() -> None:

@@ -25,7 +25,7 @@ def line(kind: str, **fields: Any) -> dict[str, Any]:
 
 
 CREATED = line("run.created", task="digits", plan={"rounds": 2})
-STARTED = line("round.started", round=1, attempt=1, cohort=["alice", "bob"])
+STARTED = line("round.started", round=1, attempt=1, cohort=["alice", "bob"], epoch=1)
 BATCHES = line(
     "worker.batches", worker="alice", round=1, first=20, batches=50, losses=[2.5, None, 2.204359]
 )
@@ -98,7 +98,7 @@ def test_a_loss_that_is_not_finite_is_shown_as_nan() -> None:
     ("said", "expected"),
     [
         (CREATED, "Run r1 of task digits: making the workers ready."),
-        (STARTED, "Round 1 starts with alice, bob."),
+        (STARTED, "Round 1 starts with alice, bob (epoch 1)."),
         (FINISHED, "Round 1: 2 updates, training loss 0.4121, 2.1 s."),
         (TEST, "Test after round 1: accuracy 91.2 %, test loss 0.3000."),
         (line("run.started", round=0, waiting_for=[]), "Run started."),

@@ -24,8 +24,16 @@ ROUND: Line = {
     "bytes_sent": 10,
     "bytes_received": 20,
 }
-TEST: Line = {"type": "eval", "round": 1, "loss": 0.4, "accuracy": 0.9, "worker": None}
-HOLDOUT: Line = {"type": "eval", "round": 1, "loss": 9.0, "accuracy": 0.1, "worker": "bob"}
+TEST: Line = {
+    "type": "eval",
+    "round": 1,
+    "loss": 0.4,
+    "accuracy": 0.9,
+    "macro_f1": 0.8,
+    "worker": None,
+    "confusion": {"N": [3, 1], "V": [0, 4]},
+}
+HOLDOUT: Line = TEST | {"loss": 9.0, "accuracy": 0.1, "worker": "bob", "confusion": {"N": [1]}}
 END: Line = {
     "type": "run.finished",
     "outcome": "completed",
@@ -64,6 +72,7 @@ def test_a_finished_run_is_summarized() -> None:
         rounds=1,
         loss=0.4,
         accuracy=0.9,
+        macro_f1=0.8,
         model_id="bb",
         model_path="/m",
         reason="",
@@ -75,9 +84,21 @@ def test_the_rounds_carry_the_test_of_the_desktop_not_of_a_worker() -> None:
     second = ROUND | {"round": 2, "updates": ["bob"]}
     write_journal("20261122-aaaa", [CREATED, HOLDOUT, TEST, ROUND, HOLDOUT, second])
     assert history.rounds("20261122-aaaa") == [
-        RoundSummary(1, 2.0, ("alice", "bob"), 0.5, 0.4, 0.9, 10, 20, "aa"),
-        RoundSummary(2, 2.0, ("bob",), 0.5, None, None, 10, 20, "aa"),
+        RoundSummary(1, 2.0, ("alice", "bob"), 0.5, 0.4, 0.9, 10, 20, "aa", 0.8),
+        RoundSummary(2, 2.0, ("bob",), 0.5, None, None, 10, 20, "aa", None),
     ]
+
+
+def test_the_confusion_is_that_of_the_last_test_on_the_desktop() -> None:
+    later = TEST | {"round": 2, "confusion": {"N": [4, 0], "V": [1, 3]}}
+    write_journal("20261122-aaaa", [CREATED, TEST, ROUND, HOLDOUT, later, HOLDOUT])
+    assert history.confusion("20261122-aaaa") == {"N": [4, 0], "V": [1, 3]}
+
+
+def test_a_run_without_a_test_by_class_has_no_confusion() -> None:
+    write_journal("20261122-aaaa", [CREATED, ROUND])
+    write_journal("20261122-bbbb", [CREATED, TEST | {"confusion": None}])
+    assert [history.confusion(run) for run in ("20261122-aaaa", "20261122-bbbb")] == [{}, {}]
 
 
 def test_a_run_without_engine_and_without_last_line_has_crashed() -> None:

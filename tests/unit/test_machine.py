@@ -53,7 +53,7 @@ def test_a_run_starts_when_every_wanted_worker_has_joined() -> None:
     assert facts_in(run.last) == [
         facts.WorkerJoined("alice", "alice:10002"),
         facts.RunStarted(1),
-        facts.RoundStarted(1, 1, ("alice", "bob")),
+        facts.RoundStarted(1, 1, ("alice", "bob"), epoch=1),
     ]
 
 
@@ -148,7 +148,7 @@ def test_a_round_is_evaluated_saved_and_followed_by_the_next_from_the_new_model(
     run = run.play([is_saved])
     assert facts_in(run.last) == [
         facts.RoundFinished(1, ("alice", "bob"), 0.5, "model-1"),
-        facts.RoundStarted(2, 1, ("alice", "bob")),
+        facts.RoundStarted(2, 1, ("alice", "bob"), epoch=1),
     ]
     assert run.told[0] == commands.SendRound(
         worker="alice",
@@ -196,8 +196,8 @@ def test_the_cohort_is_sampled_from_the_connected_workers() -> None:
     run = run.play([delivers("bob"), delivers("charlie"), *CLOSES])
     cohorts = [fact for fact in facts_in(run.commands) if isinstance(fact, facts.RoundStarted)]
     assert cohorts == [
-        facts.RoundStarted(1, 1, ("bob", "charlie")),
-        facts.RoundStarted(2, 1, ("alice", "charlie")),
+        facts.RoundStarted(1, 1, ("bob", "charlie"), epoch=1),
+        facts.RoundStarted(2, 1, ("alice", "charlie"), epoch=1),
     ]
 
 

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from fedconsole.coordinator import commands, events, facts
 from fedconsole.coordinator.phases import RunPhase
 from fedconsole.coordinator.plan import EpochEnd, Plan
-from fedconsole.coordinator.state import Outcome
+from fedconsole.coordinator.state import Confusion, Outcome
 from fedconsole.errors import ExitCode
 from pi_daemon.protocol.messages import Cursor
 from tests.support.play import (
@@ -199,6 +199,24 @@ def test_workers_evaluate_on_their_holdouts_and_the_round_waits_for_them() -> No
     assert run.state.round.metrics == {"loss": 1.0, "holdout_accuracy": 0.8}
 
 
+def test_what_the_whole_evaluation_took_for_what_is_the_test_sets_or_the_sum_of_the_holdouts() -> (
+    None
+):
+    plan = replace(PLAN, holdout=0.2)
+    both = (joins("alice", num_holdout=30), joins("bob", num_holdout=10))
+    run = play(plan, [*both, delivers("alice"), delivers("bob"), is_aggregated])
+    alice = replace(_holdout("alice", 30, 1.0), confusion={"N": (20, 1), "V": (2, 7)})
+    bob = replace(_holdout("bob", 10, 0.2), confusion={"N": (2, 8), "V": (0, 0)})
+    by_workers = run.play([is_evaluated({}), alice, bob])
+    assert _confusions(by_workers) == {
+        "alice": alice.confusion,
+        "bob": bob.confusion,
+        None: {"N": (22, 9), "V": (2, 7)},
+    }
+    tested = replace(alice, worker=None, confusion={"N": (5, 0), "V": (0, 5)})
+    assert _confusions(run.play([tested, alice, bob]))[None] == tested.confusion
+
+
 @pytest.mark.parametrize(
     "silence",
     [
@@ -228,3 +246,8 @@ def _holdout(worker: str, num_examples: int, accuracy: float) -> events.Evaluate
     return events.Evaluated(
         round=1, num_examples=num_examples, metrics={"accuracy": accuracy}, worker=worker
     )
+
+
+def _confusions(run: Play) -> dict[str | None, Confusion | None]:
+    evaluations = (fact for fact in facts_in(run.commands) if isinstance(fact, facts.Eval))
+    return {fact.worker: fact.confusion for fact in evaluations}

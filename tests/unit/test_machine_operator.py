@@ -118,12 +118,12 @@ def test_a_pause_while_a_round_closes_begins_when_it_is_saved() -> None:
         facts.RunPaused(1),
     ]
     run = run.play([RESUME])
-    assert facts_in(run.last)[-1] == facts.RoundStarted(2, 1, ("alice", "bob"))
+    assert facts_in(run.last)[-1] == facts.RoundStarted(2, 1, ("alice", "bob"), epoch=1)
 
 
 def test_a_pause_that_is_taken_back_while_a_round_closes_leaves_no_trace() -> None:
     run = play(PLAN, [*BOTH, *BOTH_DELIVER, PAUSE, RESUME, *CLOSES])
-    assert facts_in(run.last)[-1] == facts.RoundStarted(2, 1, ("alice", "bob"))
+    assert facts_in(run.last)[-1] == facts.RoundStarted(2, 1, ("alice", "bob"), epoch=1)
 
 
 def test_waiting_for_workers_can_be_paused() -> None:
@@ -244,7 +244,7 @@ def test_a_new_engine_keeps_what_was_delivered_and_sends_the_rest_again() -> Non
     run = play(PLAN, [*BOTH, delivers("alice"), RESTART])
     assert run.state.num_connected == 0
     assert run.last == (
-        commands.Announce(facts.RoundStarted(1, 2, ("alice", "bob"))),
+        commands.Announce(facts.RoundStarted(1, 2, ("alice", "bob"), epoch=1)),
         commands.StartTimer(TimerKind.ROUND, 600.0, 3),
     )
     run = run.play(BOTH)
@@ -264,7 +264,7 @@ def test_a_new_engine_goes_on_with_a_paused_run_when_the_workers_are_back() -> N
     run = play(PLAN, [*BOTH, *BOTH_DELIVER, PAUSE, *CLOSES, RESTART])
     assert run.state.phase is RunPhase.WAITING
     run = run.play(BOTH)
-    assert facts_in(run.last)[-1] == facts.RoundStarted(2, 1, ("alice", "bob"))
+    assert facts_in(run.last)[-1] == facts.RoundStarted(2, 1, ("alice", "bob"), epoch=1)
 
 
 def test_a_new_engine_gathers_again() -> None:

@@ -87,7 +87,7 @@ def test_a_late_worker_takes_part_from_the_next_round_on() -> None:
     run = play(plan, [joins("alice"), time_is_up, joins("bob")])
     assert run.told == ()
     run = run.play([delivers("alice"), *CLOSES])
-    assert facts_in(run.last)[-1] == facts.RoundStarted(2, 1, ("alice", "bob"))
+    assert facts_in(run.last)[-1] == facts.RoundStarted(2, 1, ("alice", "bob"), epoch=1)
 
 
 def test_a_failed_training_is_tried_once_more() -> None:
@@ -155,7 +155,7 @@ def test_no_round_is_opened_with_fewer_connected_workers_than_the_quorum() -> No
     assert run.state.phase is RunPhase.WAITING
     assert facts_in(run.last)[-1] == facts.RunQuorum(1, 2)
     run = run.play([joins("bob")])
-    assert facts_in(run.last)[-1] == facts.RoundStarted(2, 1, ("alice", "bob"))
+    assert facts_in(run.last)[-1] == facts.RoundStarted(2, 1, ("alice", "bob"), epoch=1)
 
 
 def test_waiting_for_workers_ends_in_time_although_some_come_and_go() -> None:

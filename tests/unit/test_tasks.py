@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fedconsole.learning.capture import capture
-from fedconsole.learning.tasks import digits, mnist
+from fedconsole.learning.tasks import digits, ecg, mnist
 from fedconsole.learning.tasks.loading import load_task
 from fedconsole.learning.tasks.task import Task, TaskError
 from pi_daemon.learning.digits import load_digits_split
@@ -43,7 +43,8 @@ task = Task(
 
 
 def test_the_built_in_tasks_load_by_name() -> None:
-    assert [load_task("digits"), load_task("mnist")] == [digits.task, mnist.task]
+    found = [load_task(name) for name in ("digits", "mnist", "ecg", "ecg-rr")]
+    assert found == [digits.task, mnist.task, ecg.task, ecg.task_with_intervals]
 
 
 def test_a_file_of_the_operators_own_can_be_captured(tmp_path: Path) -> None:
@@ -96,7 +97,9 @@ def test_a_file_that_fails_is_described_with_its_own_line(
 def test_an_unknown_task_is_answered_with_the_nearest_one() -> None:
     with pytest.raises(TaskError, match=r"^there is no task 'digit': did you mean digits\?"):
         load_task("digit")
-    with pytest.raises(TaskError, match=r"^there is no task 'x': built in are digits, mnist;"):
+    with pytest.raises(
+        TaskError, match=r"^there is no task 'x': built in are digits, mnist, ecg, ecg-rr;"
+    ):
         load_task("x")
     with pytest.raises(TaskError, match=r"^missing\.py is not there: expected a Python file"):
         load_task("missing.py")
@@ -111,6 +114,7 @@ def test_a_task_that_contradicts_itself_is_refused() -> None:
     for changes, reason in (
         ({"num_classes": 1}, "num_classes is 1, expected 2 or more, or None"),
         ({"class_names": ("a",)}, "1 class_names for num_classes=10"),
+        ({"scored_classes": ("1", "x")}, "scored_classes has 'x', which is not among class_names"),
         ({"sample_shape": (8, 0)}, "sample_shape is (8, 0), expected sizes of 1 or more"),
     ):
         with pytest.raises(TaskError) as caught:

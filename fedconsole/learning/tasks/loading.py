@@ -12,7 +12,13 @@ from pathlib import Path
 
 from fedconsole.learning.tasks.task import Task, TaskError
 
-BUILT_IN = ("digits", "mnist")
+BUILT_IN = {
+    "digits": ("digits", "task"),
+    "mnist": ("mnist", "task"),
+    "ecg": ("ecg", "task"),
+    "ecg-rr": ("ecg", "task_with_intervals"),
+}
+"""Each with its module in this package, and its name there."""
 
 
 def load_task(name: str) -> Task:
@@ -24,7 +30,8 @@ def load_task(name: str) -> Task:
         TaskError: there is no such task, or its file does not define one.
     """
     if name in BUILT_IN:
-        task: Task = importlib.import_module(f"fedconsole.learning.tasks.{name}").task
+        module, attribute = BUILT_IN[name]
+        task: Task = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
         return task
     if name.endswith(".py") or "/" in name:
         return _load_file(Path(name))

@@ -58,6 +58,8 @@ class Task:
     num_classes: int | None = None
     """`None` for regression: then there is a loss, and no accuracy."""
     class_names: tuple[str, ...] = ()
+    scored_classes: tuple[str, ...] = ()
+    """Those of `class_names` that count for macro F1; empty: all."""
     test_data: Callable[[Path | None], Examples | None] = _no_test_data
     """The test set on the desktop; its argument is `--data-dir`. `None`: there is none."""
 
@@ -75,3 +77,5 @@ class Task:
             raise TaskError(
                 f"{len(self.class_names)} class_names for num_classes={self.num_classes}"
             )
+        if odd := [name for name in self.scored_classes if name not in self.class_names]:
+            raise TaskError(f"scored_classes has {odd[0]!r}, which is not among class_names")

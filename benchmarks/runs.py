@@ -1,0 +1,143 @@
+"""Real runs for the benchmarks: an engine process in a folder of its own, and workers on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from fedconsole import paths
+from fedconsole.coordinator.plan import Plan
+from fedconsole.engine.control import ControlLink
+from fedconsole.engine.launch import new_run_id, start_engine
+from fedconsole.engine.store import Line
+from fedconsole.learning.tasks.loading import load_task
+from pi_daemon.protocol.messages import DatasetCard
+
+
+@contextmanager
+def own_places(folder: Path) -> Iterator[None]:
+    """Runs and sockets of this process and its children go below `folder`, and are deleted after."""
+    before = dict(os.environ)
+    places = folder / "places"
+    for name in ("STATE_HOME", "RUNTIME_DIR", "CONFIG_HOME", "CACHE_HOME"):
+        # One letter: socket paths end at 108 bytes.
+        place = places / name[0].lower()
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.environ[f"XDG_{name}"] = str(place)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        shutil.rmtree(places, ignore_errors=True)
+
+
+def cpu_seconds(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
+
+
+class Processes:
+    """Worker processes of one kind, each of which has printed its port."""
+
+    def __init__(self, arguments: list[str], num_workers: int) -> None:
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(num_workers)
+        ]
+        self.addresses = [
+            f"127.0.0.1:{process.stdout.readline().strip()}"
+            for process in self._processes
+            if process.stdout is not None
+        ]
+
+    def cpu_seconds(self) -> float:
+        """Of all of them, since they were started."""
+        return sum(cpu_seconds(process.pid) for process in self._processes)
+
+    def wait_until_asked(self) -> None:
+        """Until each has printed another line."""
+        for process in self._processes:
+            assert process.stdout is not None
+            process.stdout.readline()
+
+    def say_go(self) -> None:
+        for process in self._processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.communicate()
+
+
+@contextmanager
+def processes(arguments: list[str], num_workers: int) -> Iterator[Processes]:
+    started = Processes(arguments, num_workers)
+    try:
+        yield started
+    finally:
+        started.close()
+
+
+@contextmanager
+def echo_workers(task_name: str, num_workers: int) -> Iterator[Processes]:
+    """Workers that have data of a task and return its model as it came (benchmarks.echo)."""
+    task = load_task(task_name)
+    card = DatasetCard(
+        name=task.dataset,
+        sample_shape=task.sample_shape,
+        sample_dtype=task.sample_dtype,
+        target_dtype=task.target_dtype,
+        num_examples=10**9,
+        num_classes=task.num_classes,
+        sha256="0" * 64,
+    )
+    with processes(["benchmarks.echo", msgspec.json.encode(card).decode()], num_workers) as workers:
+        yield workers
+
+
+class EngineRun:
+    """A run in an engine process, seen from outside."""
+
+    def __init__(self, process: subprocess.Popen[bytes], link: ControlLink) -> None:
+        self.pid = process.pid
+        self._link = link
+
+    async def lines(self) -> AsyncIterator[Line]:
+        async for line in self._link.events():
+            yield line
+            if line["type"] == "run.finished" and line["outcome"] != "completed":
+                raise RuntimeError(f"a benchmark's run {line['outcome']}: {line['reason']}")
+
+
+@asynccontextmanager
+async def engine_run(plan: Plan) -> AsyncIterator[EngineRun]:
+    """Carry a plan; its run's folder is deleted at the end."""
+    run_id = new_run_id()
+    process = start_engine(run_id, plan)
+    try:
+        async with ControlLink.connect(run_id) as link:
+            yield EngineRun(process, link)
+        await asyncio.to_thread(process.wait)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        shutil.rmtree(paths.runs_dir() / run_id, ignore_errors=True)

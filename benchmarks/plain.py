@@ -25,6 +25,7 @@ class PlainRun:
     """After each epoch."""
     round_seconds: list[float]
     """Training and averaging of each round, evaluation apart."""
+    round_cpu_seconds: list[float]
     num_steps: int
 
 
@@ -45,7 +46,7 @@ def train(
     Args:
         shards: each worker's examples, by its id.
     """
-    accuracies, seconds, num_steps = [], [], 0
+    accuracies, seconds, cpu_seconds, num_steps = [], [], [], 0
     for epoch in range(epochs):
         orders = [
             _order(_derive("order", _derive("order", seed, worker), epoch), len(x))
@@ -53,7 +54,7 @@ def train(
         ]
         num_batches = max(-(-len(x) // batch_size) for x, _ in shards.values())
         for first in range(0, num_batches, batches_per_round):
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.process_time()
             updates, weights = [], []
             for (x, y), order in zip(shards.values(), orders, strict=True):
                 local = copy.deepcopy(net).train()
@@ -76,8 +77,9 @@ def train(
                 }
             )
             seconds.append(time.perf_counter() - start)
+            cpu_seconds.append(time.process_time() - start_cpu)
         accuracies.append(accuracy(net, test))
-    return PlainRun(accuracies, seconds, num_steps)
+    return PlainRun(accuracies, seconds, cpu_seconds, num_steps)
 
 
 def _derive(*parts: str | int) -> int:

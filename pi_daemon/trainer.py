@@ -7,24 +7,22 @@ descriptor. A thread reads the pipe, so that a pause or an abort reaches a batch
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import resource
 import socket
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, assert_never
 
 import torch
-from safetensors.torch import save_file
 
 from pi_daemon.learning.evaluation import evaluate
+from pi_daemon.learning.files import write_update
 from pi_daemon.learning.graph import GraphRunError
 from pi_daemon.learning.local_training import LocalTraining
-from pi_daemon.learning.trial import Refusal, Trials
-from pi_daemon.learning.worker import Workshop, read_model
+from pi_daemon.learning.trial import Refusal, start_trials
+from pi_daemon.learning.worker import Workshop
 from pi_daemon.protocol.graphs import GraphError
 from pi_daemon.protocol.messages import RefusalCode
 from pi_daemon.trainer_pipe import (
@@ -234,7 +232,7 @@ class Trainer:
             request.request_id,
             num_examples=len(worker.training.rows),
             num_holdout=len(worker.holdout.rows),
-            batch_seconds=worker.time_batch(self._workshop.device),
+            batch_seconds=self._workshop.batch_seconds(worker),
             memory_bytes=worker.needs.memory_bytes,
         )
 
@@ -242,10 +240,10 @@ class Trainer:
         worker = self._workshop.worker(request.worker)
         training = job.training
         if training is None:
-            model = read_model(request.model_path, request.model_id, worker.programs.graphs)
+            model = self._workshop.model(worker, request.model_path, request.model_id)
             try:
                 training = job.training = worker.begin(
-                    *model, request.cursor, request.torch_seed, self._workshop.device
+                    model, request.cursor, request.torch_seed, self._workshop.device
                 )
             except ValueError as error:
                 raise Refusal(RefusalCode.DATASET_MISMATCH, str(error)) from error
@@ -259,17 +257,18 @@ class Trainer:
             if now_s - told_s >= REPORT_S:
                 self._tell_losses(job)
                 told_s = now_s
-        self._tell_losses(job)
         job.seconds += time.monotonic() - start_s
         if len(job.losses) < request.num_batches:
+            self._tell_losses(job)
             training.suspend()
             return None
-        names = [spec.name for spec in worker.programs.graphs.returned]
-        state = training.parameters | training.buffers
-        save_file({name: state[name].detach().cpu() for name in names}, request.update_path)
-        with Path(request.update_path).open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
+        size, sha256 = write_update(
+            request.update_path,
+            worker.programs.returned,
+            training.parameters | training.buffers,
+        )
+        # Not before: the owner of many short rounds is then woken once for both.
+        self._tell_losses(job)
         losses = [loss for loss in job.losses if loss is not None]
         return RoundTrained(
             request.request_id,
@@ -290,15 +289,13 @@ class Trainer:
 
     def _evaluate(self, request: EvaluateModel) -> ModelEvaluated:
         worker = self._workshop.worker(request.worker)
-        parameters, buffers = read_model(
-            request.model_path, request.model_id, worker.programs.graphs
-        )
+        model = self._workshop.model(worker, request.model_path, request.model_id)
         device = self._workshop.device
         x, y = worker.holdout.take(torch.arange(len(worker.holdout.rows)), torch.device("cpu"))
         found = evaluate(
             worker.programs.evaluation,
-            {name: tensor.to(device) for name, tensor in parameters.items()},
-            {name: tensor.to(device) for name, tensor in buffers.items()},
+            {name: tensor.to(device) for name, tensor in model.parameters.items()},
+            {name: tensor.to(device) for name, tensor in model.buffers.items()},
             x,
             y,
             batch_size=worker.needs.evaluation_batch_size,
@@ -320,27 +317,26 @@ def main() -> None:
     else:
         # Not RLIMIT_AS: torch maps far more than it uses.
         resource.setrlimit(resource.RLIMIT_DATA, (max_memory_bytes, max_memory_bytes))
-    fd = _fork_one_each(options.fds)
-    trials = Trials()
+    trials = start_trials(len(options.fds))
+    mine = _fork_others(len(options.fds))
+    for index, fd in enumerate(options.fds):
+        if index != mine:
+            os.close(fd)
+            trials[index].close()
     torch.set_num_threads(1)
-    workshop = Workshop(trials, torch.device(options.device), max_memory_bytes)
-    Trainer(Pipe(socket.socket(fileno=fd)), workshop).run()
+    workshop = Workshop(trials[mine], torch.device(options.device), max_memory_bytes)
+    Trainer(Pipe(socket.socket(fileno=options.fds[mine])), workshop).run()
 
 
-def _fork_one_each(fds: list[int]) -> int:
-    """Fork for all descriptors but the first; give the one that this process serves.
+def _fork_others(num_trainers: int) -> int:
+    """Fork all trainers but the first; give the number of this one, from 0.
 
     The forked are never waited for, so that a pid stays theirs as long as this process lives.
     """
-    mine = fds[0]
-    for fd in fds[1:]:
+    for index in range(1, num_trainers):
         if os.fork() == 0:
-            mine = fd
-            break
-    for fd in fds:
-        if fd != mine:
-            os.close(fd)
-    return mine
+            return index
+    return 0
 
 
 if __name__ == "__main__":

@@ -91,7 +91,8 @@ class Connection:
         self._ids = itertools.count(1)
         self._transfers = itertools.count(1)
         self._answers: dict[str, asyncio.Future[m.Answer]] = {}
-        self._incoming = IncomingTransfers()
+        # The hash of an update is checked in a thread, with its tensors: this one is busy enough.
+        self._incoming = IncomingTransfers(are_hashed=False)
         self._receiving: dict[int, _Receiving] = {}
 
     async def greet(self, ours: m.Hello) -> m.Hello:
@@ -174,11 +175,15 @@ class Connection:
 
     async def send_file(self, blob: m.Blob, model: ModelOnDisk) -> None:
         """Send a model chunk by chunk; other messages go between the chunks."""
+        frame = memoryview(bytearray(CHUNK_HEADER.size + CHUNK_BYTES))
+        content = frame[CHUNK_HEADER.size :]
         offset = 0
-        with model.path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                await self._send_chunk(blob, offset, chunk)
-                offset += len(chunk)
+        with model.path.open("rb", buffering=0) as file:
+            while size := file.readinto(content):
+                CHUNK_HEADER.pack_into(frame, 0, blob.transfer, offset)
+                # The websocket masks a copy: the same memory serves all chunks.
+                await self._send(frame[: CHUNK_HEADER.size + size])
+                offset += size
 
     async def close(self) -> None:
         await self._websocket.close()
@@ -186,7 +191,7 @@ class Connection:
     async def _send_chunk(self, blob: m.Blob, offset: int, chunk: bytes) -> None:
         await self._send(CHUNK_HEADER.pack(blob.transfer, offset) + chunk)
 
-    async def _send(self, frame: str | bytes) -> None:
+    async def _send(self, frame: str | bytes | memoryview) -> None:
         self.bytes_sent += len(frame)
         try:
             await self._websocket.send(frame)

@@ -1,4 +1,4 @@
-"""Takes an update in: its file is checked and made durable before the run hears of it."""
+"""Takes an update in: its file is checked, and made durable, before the run hears of it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,31 @@ from pi_daemon.protocol.messages import Update
 from pi_daemon.protocol.tensors import TensorSpec
 
 
-async def deliver(job: Job, reports: Reports, worker_id: str, update: Update, path: Path) -> None:
-    """Check an update that lies in `path`, make it durable, and report it."""
+async def deliver(
+    job: Job,
+    reports: Reports,
+    worker_id: str,
+    update: Update,
+    path: Path,
+    *,
+    has_travelled: bool = True,
+) -> None:
+    """Check an update that lies in `path`, and report it.
+
+    Args:
+        has_travelled: its bytes came over a link: their hash is still to be checked, and they are
+            to outlive a power cut, because their sender forgets them.
+    """
     captured = await asyncio.shield(job.captured)
-    async with job.fit_checks:
-        try:
-            await asyncio.to_thread(_make_durable, path, captured.returned)
-        except (TensorError, FileNotFoundError) as error:
-            # Files of a round that has closed meanwhile are gone.
-            is_late = isinstance(error, FileNotFoundError)
-            reason = f"too late: round {update.round} is closed" if is_late else str(error)
-            path.unlink(missing_ok=True)
-            reports.event(UpdateRejected(worker_id, update.round, update.attempt, reason))
-            return
+    try:
+        await asyncio.to_thread(_take_in, update, path, captured.returned, has_travelled)
+    except (TensorError, FileNotFoundError) as error:
+        # Files of a round that has closed meanwhile are gone.
+        is_late = isinstance(error, FileNotFoundError)
+        reason = f"too late: round {update.round} is closed" if is_late else str(error)
+        path.unlink(missing_ok=True)
+        reports.event(UpdateRejected(worker_id, update.round, update.attempt, reason))
+        return
     reports.event(
         UpdateDelivered(
             worker=worker_id,
@@ -44,17 +56,21 @@ async def deliver(job: Job, reports: Reports, worker_id: str, update: Update, pa
     )
 
 
-def _make_durable(path: Path, expected: Mapping[str, TensorSpec]) -> None:
-    """Check an update's tensors, then make the file outlive a power cut.
-
+def _take_in(
+    update: Update, path: Path, expected: Mapping[str, TensorSpec], has_travelled: bool
+) -> None:
+    """
     Raises:
-        TensorError: the update does not fit the model.
+        TensorError: the bytes are not those that were announced, or do not fit the model.
     """
     # torch takes more than a second to import: by now the engine has it.
     from fedconsole.learning.aggregation import require_fit
     from fedconsole.learning.model_files import fsync_folder
 
-    require_fit(path, expected)
+    if not has_travelled:
+        require_fit(path, expected)
+        return
+    require_fit(path, expected, update.parameters.sha256)
     with path.open("rb") as file:
         os.fsync(file.fileno())
     fsync_folder(path.parent)

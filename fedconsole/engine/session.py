@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
@@ -85,7 +85,7 @@ class Session:
                 task.cancel()
             await self._pool.close()
         with suppress(OSError):
-            self._store.drop_updates()
+            self._store.drop_updates(self.num_rounds + 1)
         return finish.exit_code
 
     async def _carry(self) -> c.Finish:
@@ -99,12 +99,17 @@ class Session:
         if self._is_dry_run:
             return await self._preflight()
         created = e.RunCreated(self._plan, self._work.initial_model.model_id)
-        self._take(created, *machine.start(created))
+        self._take([created], *machine.start(created))
         while self._finish is None:
-            event = await self._events.get()
-            if event is not None:
-                self._take(event, *machine.advance(self._state_now, event))
+            self._advance(await self._next_events())
         return self._finish
+
+    async def _next_events(self) -> list[e.Event]:
+        """Everything that has happened since the last time; waits until something has."""
+        events = [await self._events.get()]
+        while not self._events.empty():
+            events.append(self._events.get_nowait())
+        return [event for event in events if event is not None]
 
     @property
     def _state_now(self) -> RunState:
@@ -178,7 +183,7 @@ class Session:
         if event is None:
             raise UsageError(f"no request {name!r}; there are {', '.join(_REQUESTS)}")
         if self._state is not None:
-            self._take(event, *machine.advance(self._state, event))
+            self._take([event], *machine.advance(self._state, event))
         elif name == "abort":
             self.event(event)  # the machine's first, as soon as it is there
         else:
@@ -205,14 +210,29 @@ class Session:
 
     # The machine's decisions
 
-    def _take(self, event: e.Event, state: RunState, commands: tuple[c.Command, ...]) -> None:
-        """Journal an event with what becomes public of it; then do what the machine commands."""
+    def _advance(self, events: Sequence[e.Event]) -> None:
+        """Take events in order, but as one: each write through to the disk takes milliseconds."""
+        state = self._state_now
+        taken: list[e.Event] = []
+        commands: list[c.Command] = []
+        for event in events:
+            if state.phase.is_finished:
+                break
+            state, more = machine.advance(state, event)
+            taken.append(event)
+            commands += more
+        self._take(taken, state, commands)
+
+    def _take(
+        self, events: Sequence[e.Event], state: RunState, commands: Sequence[c.Command]
+    ) -> None:
+        """Journal events with what becomes public of them; then do what the machine commands."""
         rows = [
             row
             for command in commands
             if isinstance(command, c.Announce) and (row := self._row(command.fact)) is not None
         ]
-        self._store.commit(*rows, event=msgspec.json.encode(event))
+        self._store.commit(*rows, events=[msgspec.json.encode(event) for event in events])
         self._state = state
         for command in commands:
             self._do(command)
@@ -285,11 +305,11 @@ class Session:
         assert self._work is not None
         model = self._job.models[command.model_id]
         try:
-            num_examples, metrics = await asyncio.to_thread(self._work.evaluate, model)
+            event = await asyncio.to_thread(self._work.evaluate, command.round, model)
         except (ValueError, RuntimeError) as error:
             self.event(e.EvaluationFailed(round=command.round, reason=str(error)))
             return
-        self.event(e.Evaluated(round=command.round, num_examples=num_examples, metrics=metrics))
+        self.event(event)
 
     async def _evaluate_on(self, worker: str, command: c.EvaluateOnWorkers) -> None:
         assert self._work is not None
@@ -299,15 +319,7 @@ class Session:
             failed = e.EvaluationFailed(round=command.round, reason=str(error), worker=worker)
             self.event(failed)
             return
-        metrics = await asyncio.to_thread(self._work.metrics, found.loss, found.confusion)
-        self.event(
-            e.Evaluated(
-                round=command.round,
-                num_examples=found.num_examples,
-                metrics=metrics,
-                worker=worker,
-            )
-        )
+        self.event(self._work.assess(command.round, found, worker))
 
     async def _save_round(self, command: c.SaveRound) -> None:
         # The average was written through to the disk: what is left is to name it in the journal.
@@ -320,9 +332,9 @@ class Session:
             return
         self.event(e.RoundSaved(command.round, model.path.name, model.sha256))
         try:
-            self._store.drop_updates()
-            self._store.drop_checkpoints_before(command.round)
-        except OSError as error:
+            # Beside the next round: to delete large files takes as long as to write them.
+            await asyncio.to_thread(self._store.tidy, command.round)
+        except (OSError, ValueError) as error:
             self.note(Row("warning", {"text": f"cannot tidy the run's folder: {error}"}))
         kept = {model_id: m for model_id, m in self._job.models.items() if m.path.exists()}
         self._job.models = kept

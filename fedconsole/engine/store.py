@@ -9,7 +9,7 @@ import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,10 +79,10 @@ class RunStore:
         """Keep a row for the next commit; for what may be lost with the last second."""
         self._pending.append(row)
 
-    def commit(self, *rows: Row, event: bytes | None = None) -> None:
-        """Write an event, all kept rows and these, in order, in one transaction."""
+    def commit(self, *rows: Row, events: Sequence[bytes] = ()) -> None:
+        """Write events, all kept rows and these, in order, in one transaction."""
         batch, self._pending = [*self._pending, *rows], []
-        if not batch and event is None:
+        if not batch and not events:
             return
         now_ms = time_ms()
         values = [
@@ -91,8 +91,9 @@ class RunStore:
         ]
         try:
             self._database.execute("BEGIN")
-            if event is not None:
-                self._database.execute("INSERT INTO events(event) VALUES (?)", (event.decode(),))
+            self._database.executemany(
+                "INSERT INTO events(event) VALUES (?)", [(event.decode(),) for event in events]
+            )
             self._database.executemany("INSERT INTO journal VALUES (?,?,?,?)", values)
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
@@ -122,16 +123,20 @@ class RunStore:
     def checkpoint_path(self, round_number: int) -> Path:
         return self.checkpoints / f"round-{round_number:06d}.safetensors"
 
-    def drop_updates(self) -> None:
-        """Delete the update files of a closed round."""
-        for path in self.updates.iterdir():
-            path.unlink(missing_ok=True)
+    def tidy(self, round_number: int) -> None:
+        """Delete what a complete round leaves behind, while the next one goes on.
 
-    def drop_checkpoints_before(self, round_number: int) -> None:
-        """Keep the checkpoint of this round and the one before it."""
-        keep = {self.checkpoint_path(n) for n in (round_number, round_number - 1)}
+        Updates up to this round go, and the checkpoints before it but the last one.
+        """
+        self.drop_updates(round_number)
         for path in self.checkpoints.glob("round-*.safetensors"):
-            if path not in keep:
+            if int(path.stem.removeprefix("round-")) < round_number - 1:
+                path.unlink(missing_ok=True)
+
+    def drop_updates(self, last_round: int) -> None:
+        """Delete the update files of closed rounds."""
+        for path in self.updates.iterdir():
+            if int(path.name.partition("-")[0]) <= last_round:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -9,27 +9,31 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fedconsole.coordinator import events
 from fedconsole.coordinator.commands import CountedUpdate
 from fedconsole.coordinator.plan import Plan
-from fedconsole.coordinator.state import Metric
+from fedconsole.coordinator.state import Confusion, Metric
 from fedconsole.engine.store import RunStore
 from fedconsole.engine.worker import Captured, ModelOnDisk
 from fedconsole.errors import RefusedError
 from fedconsole.learning.aggregation import WeightedUpdate, federated_average
 from fedconsole.learning.capture import CapturedModel, CaptureError, capture
 from fedconsole.learning.metrics import class_metrics
-from fedconsole.learning.model_files import ModelFile, spec_of, write_model
+from fedconsole.learning.model_files import ModelFile, WrittenModel, spec_of, write_model
 from fedconsole.learning.tasks.loading import load_task
 from fedconsole.learning.tasks.task import Task, TaskError
 from fedconsole.paths import data_dir
-from pi_daemon.learning.evaluation import evaluate
+from pi_daemon.learning.evaluation import Evaluation, evaluate
 from pi_daemon.learning.graph import CompiledGraph
 from pi_daemon.protocol.errors import TensorError
 from pi_daemon.protocol.graphs import ModelGraphs, encode_graphs
+from pi_daemon.protocol.messages import Evaluated
 from pi_daemon.protocol.tensors import require_specs
 
 _CAPTURE_BATCH = 8
 """The graphs take any size from 2 on, so a small one will do whatever the run's is."""
+_MAX_CONFUSION_CLASSES = 100
+"""More would make a line of the journal that nobody reads."""
 
 
 class Work:
@@ -78,17 +82,16 @@ class Work:
         if plan.init_from is not None:
             state = state | _initial_state(Path(plan.init_from).expanduser(), model)
         first = store.checkpoint_path(0)
-        write_model(first, specs, ((name, state[name]) for name in sorted(state)))
-        self.initial_model = describe(first)
+        self.initial_model = _on_disk(first, write_model(first, specs, lambda n: [state[n]]))
 
     def _require_goal(self) -> None:
         """Check that the metric of `stop_at` will be there."""
         if self._plan.stop_at is None:
             return
         names = ["loss"]
-        if (num_classes := self.task.num_classes) is not None:
-            classes = self.task.class_names or range(num_classes)
-            names += ["accuracy", "macro_f1", *(f"recall_{name}" for name in classes)]
+        if classes := self._class_names():
+            of_class = [f"{kind}_{c}" for kind in ("recall", "precision", "f1") for c in classes]
+            names += ["accuracy", "macro_f1", *of_class]
         known = names if self._test_set is not None else []
         known = known + [f"holdout_{name}" for name in names if self._plan.holdout]
         if self._plan.stop_at[0] not in known:
@@ -110,8 +113,7 @@ class Work:
             WeightedUpdate(update.worker, update.weight, self._store.updates / update.file)
             for update in updates
         ]
-        federated_average(target, ModelFile.open(base.path), weighted)
-        return describe(target)
+        return _on_disk(target, federated_average(target, ModelFile.open(base.path), weighted))
 
     def publish(self, model: ModelOnDisk) -> None:
         """Make a complete round's model the run's `model.safetensors`, under the module's own names.
@@ -148,24 +150,22 @@ class Work:
         return path
 
     def _state_dict(self, model: ModelOnDisk) -> dict[str, Tensor]:
-        tensors = ModelFile.open(model.path).tensors()
-        return self._model.state_dict({name: tensor.clone() for name, tensor in tensors.items()})
+        return self._model.state_dict(ModelFile.open(model.path).tensors())
 
-    def evaluate(self, model: ModelOnDisk) -> tuple[int, dict[str, Metric]]:
-        """Number of examples, and metrics by name, of a model on the desktop's test set.
+    def evaluate(self, round_number: int, model: ModelOnDisk) -> events.Evaluated:
+        """A model on the desktop's test set.
 
-        Nothing where there is no test set: the workers' holdouts may serve then.
+        Without metrics where there is no test set: the workers' holdouts may serve then.
         """
         if self._test_set is None:
-            return 0, {}
+            return events.Evaluated(round=round_number, num_examples=0, metrics={})
         x, y = (torch.from_numpy(array) for array in self._test_set)
-        # Copies: memory of a mapped file lies at other alignments, which change the last bits.
         state = {
-            name: tensor.to(self._device, copy=True)
+            name: tensor.to(self._device)
             for name, tensor in ModelFile.open(model.path).tensors().items()
         }
         names = {spec.name for spec in self._graphs.parameters}
-        result = evaluate(
+        found = evaluate(
             self._evaluation,
             {name: tensor for name, tensor in state.items() if name in names},
             {name: tensor for name, tensor in state.items() if name not in names},
@@ -174,16 +174,41 @@ class Work:
             batch_size=self._plan.test_batch_size,
             num_classes=self.task.num_classes,
         )
-        return result.num_examples, self.metrics(result.loss, result.confusion)
+        return self.assess(round_number, found)
 
-    def metrics(self, loss: Metric, confusion: Sequence[Sequence[int]] | None) -> dict[str, Metric]:
-        """By name: `loss`; with classes `accuracy`, `macro_f1`, and `recall_CLASS` of each."""
-        metrics: dict[str, Metric] = {"loss": loss}
-        if confusion is not None and (found := class_metrics(confusion)) is not None:
-            metrics |= {"accuracy": found.accuracy, "macro_f1": found.macro_f1}
-            names = self.task.class_names or range(len(found.recall))
-            metrics |= {f"recall_{name}": r for name, r in zip(names, found.recall, strict=True)}
-        return metrics
+    def assess(
+        self, round_number: int, found: Evaluation | Evaluated, worker: str | None = None
+    ) -> events.Evaluated:
+        """What an evaluation says, by name.
+
+        `loss`; with classes `accuracy`, `macro_f1`, and of each class `recall_CLASS`,
+        `precision_CLASS` and `f1_CLASS`.
+        """
+        metrics: dict[str, Metric] = {"loss": found.loss}
+        confusion: Confusion | None = None
+        if found.confusion is not None:
+            names = self._class_names()
+            scored = [names.index(name) for name in self.task.scored_classes or names]
+            if (m := class_metrics(found.confusion, scored)) is not None:
+                metrics |= {"accuracy": m.accuracy, "macro_f1": m.macro_f1}
+                for kind, values in (
+                    ("recall", m.recall),
+                    ("precision", m.precision),
+                    ("f1", m.f1),
+                ):
+                    metrics |= {f"{kind}_{c}": v for c, v in zip(names, values, strict=True)}
+            if len(names) <= _MAX_CONFUSION_CLASSES:
+                confusion = dict(zip(names, found.confusion, strict=True))
+        return events.Evaluated(
+            round=round_number,
+            num_examples=found.num_examples,
+            metrics=metrics,
+            confusion=confusion,
+            worker=worker,
+        )
+
+    def _class_names(self) -> tuple[str, ...]:
+        return self.task.class_names or tuple(map(str, range(self.task.num_classes or 0)))
 
 
 def _target(save_model: str) -> Path:
@@ -201,14 +226,11 @@ def _write_state_dict(path: Path, state: Mapping[str, Tensor]) -> None:
         temporary.replace(path)
         return
     specs = {key: spec_of(tensor) for key, tensor in state.items()}
-    write_model(path, specs, ((key, state[key]) for key in sorted(state)))
+    write_model(path, specs, lambda key: [state[key]])
 
 
-def describe(path: Path) -> ModelOnDisk:
-    """Name a model's file by its content."""
-    model = ModelFile.open(path)
-    digest = sha256(model.content).hexdigest()
-    return ModelOnDisk(path, model.model_id(), digest, len(model.content))
+def _on_disk(path: Path, written: WrittenModel) -> ModelOnDisk:
+    return ModelOnDisk(path, written.model_id, written.sha256, written.size)
 
 
 def _initial_state(path: Path, model: CapturedModel) -> dict[str, Tensor]:

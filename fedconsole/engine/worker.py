@@ -84,8 +84,6 @@ class Job:
     """The run's newest global models, by their ids."""
     prepared: dict[str, Prepared] = field(default_factory=dict)
     """What each worker answered when it was made ready."""
-    fit_checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
-    """Updates checked at a time: each takes a core."""
     addresses: dict[str, str] = field(default_factory=dict)
     """Device id -> the address that it was first met at."""
 

@@ -1,12 +1,13 @@
 """Turns the update files of one round into the next global model.
 
 Federated averaging (McMahan et al., 2017, arXiv 1602.05629): a worker counts in proportion to the
-examples it trained on, or each the same. Tensor by tensor and in worker-id order: the result does
-not depend on who answered first, and memory stays at a few times the largest tensor.
+examples it trained on, or each the same. Piece by piece and in worker-id order: the result does
+not depend on who answered first, and memory does not grow with the model or with the workers.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedconsole.learning.model_files import ModelFile, write_model
+from fedconsole.learning.model_files import (
+    PIECE,
+    ModelFile,
+    WrittenModel,
+    bytes_of,
+    pieces,
+    write_model,
+)
+from pi_daemon.learning.graph import TORCH_DTYPES
 from pi_daemon.protocol.errors import TensorError
 from pi_daemon.protocol.tensors import TensorSpec, require_specs
-
-_CHUNK = 1 << 16
-"""Values averaged at a time: their float64 sum (512 kB) stays in a core's own cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +38,28 @@ class WeightedUpdate:
     path: Path
 
 
-def require_fit(path: Path, expected: Mapping[str, TensorSpec]) -> None:
+def require_fit(path: Path, expected: Mapping[str, TensorSpec], sha256: str | None = None) -> None:
     """Check an update's file on arrival, before the round counts it.
 
+    Args:
+        sha256: what the file's hash must be; None if it needs no check.
+
     Raises:
-        TensorError: malformed, names, dtypes or shapes differ from `expected`, or a value is NaN or
-            infinite.
+        TensorError: malformed, names, dtypes or shapes differ from `expected`, a value is NaN or
+            infinite, or the file has another hash.
     """
     update = ModelFile.open(path)
     require_specs(update.table.specs, expected)
-    for name in expected:
-        if not _is_finite(update.tensor(name)):
-            raise TensorError(f"tensor {name!r} holds NaN or infinity")
+    digest = hashlib.sha256(update.header())
+    for name, spec in update.table.specs.items():
+        for begin, end in pieces(spec):
+            piece = update.piece(name, begin, end)
+            if sha256 is not None:
+                digest.update(bytes_of(piece))
+            if not _is_finite(piece):
+                raise TensorError(f"tensor {name!r} holds NaN or infinity")
+    if sha256 not in (None, digest.hexdigest()):
+        raise TensorError("the SHA-256 of the bytes is not the one that was announced")
 
 
 def _is_finite(values: Tensor) -> bool:
@@ -57,7 +73,7 @@ def _is_finite(values: Tensor) -> bool:
 
 def federated_average(
     target: Path, global_model: ModelFile, updates: Sequence[WeightedUpdate]
-) -> None:
+) -> WrittenModel:
     """Average updates that passed `require_fit` and write the next model to `target`.
 
     Tensors of the global model that no update brings (buffers that training does not change) stay
@@ -65,36 +81,36 @@ def federated_average(
 
     Raises:
         ValueError: `updates` is empty.
+        TensorError: an update's file has changed since.
         OSError: `target` cannot be written; it is left as it was.
     """
     if not updates:
         raise ValueError("no updates to average")
     ordered = sorted(updates, key=lambda update: update.worker_id)
-    files = [ModelFile.open(update.path) for update in ordered]
-    weights = [update.weight for update in ordered]
+    weighted = [(ModelFile.open(update.path), update.weight) for update in ordered]
+    returned = weighted[0][0].table.specs
+    # Made once: fresh memory costs more than what is done with it.
+    room = torch.empty(PIECE, dtype=torch.float64)
 
-    def averaged() -> Iterator[tuple[str, Tensor]]:
-        for name in sorted(global_model.table.specs):
-            if name in files[0].table.specs:
-                yield name, _mean([file.tensor(name) for file in files], weights)
+    def values(name: str) -> Iterator[Tensor]:
+        spec = global_model.table.specs[name]
+        for begin, end in pieces(spec):
+            if name in returned:
+                piece = torch.empty(end - begin, dtype=TORCH_DTYPES[spec.dtype])
+                yield _mean(weighted, name, begin, piece, room)
             else:
-                yield name, global_model.tensor(name)
+                yield global_model.piece(name, begin, end)
 
-    write_model(target, global_model.table.specs, averaged())
+    return write_model(target, global_model.table.specs, values)
 
 
-def _mean(tensors: Sequence[Tensor], weights: Sequence[int]) -> Tensor:
-    """Weighted mean of tensors of one shape and dtype, summed in float64 in the given order."""
-    mean = torch.empty_like(tensors[0])
-    out = mean.reshape(-1)
-    flat = [tensor.reshape(-1) for tensor in tensors]
-    total = torch.empty(min(_CHUNK, out.numel()), dtype=torch.float64)
-    share = float(sum(weights))
-    for begin in range(0, out.numel(), _CHUNK):
-        sums = total[: min(_CHUNK, out.numel() - begin)].zero_()
-        for values, weight in zip(flat, weights, strict=True):
-            sums.add_(values[begin : begin + len(sums)], alpha=weight)
-        sums.div_(share)
-        # Integers round to the nearest; a bare cast would cut off.
-        out[begin : begin + len(sums)] = sums if mean.is_floating_point() else sums.round_()
-    return mean
+def _mean(
+    weighted: Sequence[tuple[ModelFile, int]], name: str, begin: int, piece: Tensor, room: Tensor
+) -> Tensor:
+    """Fill a piece of a tensor with the weighted mean, summed in float64 in the given order."""
+    total = room[: len(piece)].zero_()
+    for file, weight in weighted:
+        total.add_(file.read(name, begin, piece), alpha=weight)
+    total.div_(float(sum(weight for _, weight in weighted)))
+    # Integers round to the nearest; a bare cast would cut off.
+    return piece.copy_(total if piece.is_floating_point() else total.round_())

@@ -1,4 +1,4 @@
-"""Models and updates as safetensors files: write one tensor at a time, read without copying.
+"""Models and updates as safetensors files, written and read piece by piece.
 
 A model on disk is the only copy that has to exist: it is sent from the file, averaged from files and
 evaluated from the file.
@@ -7,114 +7,172 @@ evaluated from the file.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from pi_daemon.learning.graph import TORCH_DTYPES
-from pi_daemon.protocol.tensors import TensorSpec, TensorTable, model_id, read_table
+from pi_daemon.protocol.errors import TensorError
+from pi_daemon.protocol.limits import MAX_TENSOR_HEADER_BYTES
+from pi_daemon.protocol.tensors import TensorSpec, TensorTable, id_prefix, read_table, write_header
 
 _CODES = {dtype: code for code, dtype in TORCH_DTYPES.items()}
+
+PIECE: Final = 1 << 16
+"""Values in hand at a time: with their float64 sum (512 kB) they stay in a core's own cache."""
+_HASHED_AT_A_TIME_BYTES: Final = 1 << 20
+"""To wake a thread takes as long as to hash a tenth of that."""
 
 
 def spec_of(tensor: Tensor) -> TensorSpec:
     return TensorSpec(_CODES[tensor.dtype], tuple(tensor.shape))
 
 
+def pieces(tensor: TensorSpec) -> Iterator[tuple[int, int]]:
+    """Begin and end of each piece of a tensor's values."""
+    size = tensor.num_values
+    for begin in range(0, size, PIECE):
+        yield begin, min(begin + PIECE, size)
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A safetensors file mapped into memory; closed when the last tensor of it is gone."""
+    """A safetensors file. Opened anew for each read: a thousand updates cost no descriptors."""
 
-    data: Tensor
-    """uint8, the whole file."""
+    path: Path
     table: TensorTable
 
     @classmethod
     def open(cls, path: Path) -> ModelFile:
-        """Map a file and check its header.
+        """Read a file's header.
 
         Raises:
             TensorError: it is no safetensors file, or malformed.
             OSError: it cannot be read.
         """
-        # The mapping outlives its file descriptor, so a thousand open updates cost no descriptors.
-        size = path.stat().st_size
-        storage = torch.UntypedStorage.from_file(str(path), False, size)
-        data = torch.tensor([], dtype=torch.uint8).set_(storage)  # type: ignore[arg-type]
-        return cls(data, read_table(_content(data)))
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            head = file.read(8)
+            head += file.read(min(int.from_bytes(head, "little"), MAX_TENSOR_HEADER_BYTES))
+        return cls(path, read_table(head, size))
 
-    @property
-    def content(self) -> memoryview:
-        return _content(self.data)
+    def header(self) -> bytes:
+        """The bytes before the tensors."""
+        with self.path.open("rb") as file:
+            return file.read(self.table.start)
+
+    def read(self, name: str, begin: int, values: Tensor) -> Tensor:
+        """Fill flat `values`, of the tensor's dtype, with the tensor's from number `begin` on.
+
+        Raises:
+            TensorError: the file has become shorter.
+            OSError: it cannot be read.
+        """
+        raw = bytes_of(values)
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.table.offsets[name][0] + begin * values.itemsize)
+            while raw:
+                num_read = file.readinto(raw)
+                if not num_read:
+                    raise TensorError(f"{self.path} ends within tensor {name!r}")
+                raw = raw[num_read:]
+        return values
+
+    def piece(self, name: str, begin: int, end: int) -> Tensor:
+        """Some of a tensor's values, flat; raises as `read`."""
+        dtype = TORCH_DTYPES[self.table.specs[name].dtype]
+        return self.read(name, begin, torch.empty(end - begin, dtype=dtype))
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor of the file; its values are the file's own pages where alignment allows."""
+        """A whole tensor; raises as `read`."""
         spec = self.table.specs[name]
-        begin, end = self.table.offsets[name]
-        raw = self.data[begin:end]
-        if begin % max(1, TORCH_DTYPES[spec.dtype].itemsize):
-            raw = raw.clone()
-        return raw.view(TORCH_DTYPES[spec.dtype]).reshape(spec.shape)
+        return self.piece(name, 0, spec.num_values).reshape(spec.shape)
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: self.tensor(name) for name in self.table.specs}
 
-    def model_id(self) -> str:
-        return model_id(self.content, self.table)
+
+@dataclass(frozen=True, slots=True)
+class WrittenModel:
+    """What a file's content is called."""
+
+    model_id: str
+    sha256: str
+    """Of the file."""
+    size: int
+    """Of the file, in bytes."""
 
 
 def write_model(
-    path: Path, specs: Mapping[str, TensorSpec], tensors: Iterable[tuple[str, Tensor]]
-) -> str:
+    path: Path, specs: Mapping[str, TensorSpec], values: Callable[[str], Iterable[Tensor]]
+) -> WrittenModel:
     """Write a safetensors file so that a power cut leaves either the old file or the whole new one.
 
     Args:
         specs: every tensor's dtype and shape.
-        tensors: the tensors sorted by name, each asked for when its turn comes, so that only one
-            has to be in memory.
+        values: name -> the tensor, whole or in pieces that follow each other; asked for tensor by
+            tensor, sorted by name, so that only a piece has to be in memory.
 
-    Returns:
-        The SHA-256 of the file.
+    Raises:
+        ValueError: `values` gives another dtype or another number of values than `specs` say.
+        OSError: the disk refuses; the old file is left as it was.
     """
-    header: dict[str, object] = {}
-    offset = 0
-    for name in sorted(specs):
-        spec = specs[name]
-        end = offset + spec.num_bytes
-        header[name] = {
-            "dtype": spec.dtype,
-            "shape": list(spec.shape),
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # tensors start aligned, as the library writes them
-    digest = hashlib.sha256()
+    header = write_header(dict(sorted(specs.items())))
+    whole, content = hashlib.sha256(header), hashlib.sha256()
+
+    def add(parts: list[tuple[bytes, memoryview]]) -> None:
+        for separator, raw in parts:
+            content.update(separator)
+            content.update(raw)
+            whole.update(raw)
+
     temporary = path.with_name(path.name + ".partial")
-    with temporary.open("wb") as file:
-        for part in (len(text).to_bytes(8, "little"), text):
-            file.write(part)
-            digest.update(part)
-        for name, tensor in tensors:
-            if spec_of(tensor) != specs[name]:
-                raise ValueError(f"{name} is {spec_of(tensor)}, not {specs[name]}")
-            raw = _content(tensor.detach().contiguous().reshape(-1).view(torch.uint8))
-            file.write(raw)
-            digest.update(raw)
+    # Both hashes together take as long as an average does: the next pieces are made meanwhile.
+    with temporary.open("wb") as file, ThreadPoolExecutor(1) as hashing:
+        file.write(header)
+        added: Future[None] | None = None
+        separator, parts, num_bytes_of_parts = b"", [], 0
+        for name, spec in sorted(specs.items()):
+            separator += id_prefix(name, spec)
+            num_bytes = 0
+            for piece in values(name):
+                if piece.dtype != TORCH_DTYPES[spec.dtype]:
+                    raise ValueError(f"{name} has values of {piece.dtype}, not of {spec.dtype}")
+                raw = bytes_of(piece.detach().contiguous().reshape(-1))
+                num_bytes += len(raw)
+                file.write(raw)
+                parts.append((separator, raw))
+                separator = b""
+                num_bytes_of_parts += len(raw)
+                if num_bytes_of_parts >= _HASHED_AT_A_TIME_BYTES:
+                    if added is not None:
+                        added.result()
+                    added = hashing.submit(add, parts)
+                    parts, num_bytes_of_parts = [], 0
+            if num_bytes != spec.num_bytes:
+                raise ValueError(
+                    f"{name} has {num_bytes} bytes, not the {spec.num_bytes} of {spec}"
+                )
+            separator += b"\0"
+        hashing.submit(add, parts)
+        size = file.tell()
         file.flush()
         os.fsync(file.fileno())
+    content.update(separator)
     temporary.replace(path)
     fsync_folder(path.parent)
-    return digest.hexdigest()
+    return WrittenModel(content.hexdigest(), whole.hexdigest(), size)
 
 
-def _content(data: Tensor) -> memoryview:
-    return data.numpy().data
+def bytes_of(values: Tensor) -> memoryview:
+    """The memory of flat values."""
+    return values.view(torch.uint8).numpy().data
 
 
 def fsync_folder(folder: Path) -> None:

@@ -103,7 +103,7 @@ class LocalTraining:
         """The batch that `step` trains next; runs on over the end of an epoch."""
         self.num_examples = 0
         """Trained on so far, repeats counted."""
-        torch.manual_seed(torch_seed)
+        _seed(torch_seed, self._device)
         self._generator: list[Tensor] = []
 
     def step(self) -> float | None:
@@ -133,6 +133,13 @@ class LocalTraining:
         torch.set_rng_state(self._generator[0])
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(self._generator[1], self._device)
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    # Not `torch.manual_seed`: it prepares every kind of device there is, which takes 0.4 ms.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _copy(tensor: Tensor, device: torch.device) -> Tensor:

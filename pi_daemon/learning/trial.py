@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import resource
-from multiprocessing.connection import Connection, Pipe
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe, wait
 from typing import Final
 
 import msgspec
@@ -58,31 +60,25 @@ class _Request(msgspec.Struct, frozen=True):
 
 _request_decoder = msgspec.msgpack.Decoder(_Request)
 _answer_decoder = msgspec.msgpack.Decoder(Needs | _Refused)
+_CRASHED: Final = msgspec.msgpack.encode(
+    _Refused(
+        RefusalCode.BAD_GRAPH,
+        "the graphs crashed on trial, or took too long or too much memory",
+    )
+)
 
 
 class Trials:
-    """Make one before this process runs anything of torch's and starts any thread: it forks.
+    """One trainer's way to the process that tries graphs. Made by `start_trials`."""
 
-    Torch cannot be relied on in a process forked from one that has trained already, so the trials
-    are forked from a process that never does anything else. It ends with this one.
-    """
-
-    def __init__(self) -> None:
-        self._connection, other = Pipe()
-        if os.fork() == 0:
-            # Whatever happens, this copy of the process ends here.
-            try:
-                _close_all_but(other.fileno())
-                _serve(other)
-            finally:
-                os._exit(1)
-        other.close()
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def run(
         self,
         graphs: ModelGraphs,
         optimizer: OptimizerSpec,
-        batch_sizes: set[int],
+        batch_sizes: AbstractSet[int],
         limit_bytes: int,
     ) -> Needs:
         """Run the graphs on batches of these sizes.
@@ -90,7 +86,7 @@ class Trials:
         Raises:
             Refusal: they do not run, or do not fit into `limit_bytes`.
         """
-        request = _Request(graphs, optimizer, tuple(batch_sizes), limit_bytes)
+        request = _Request(graphs, optimizer, tuple(sorted(batch_sizes)), limit_bytes)
         try:
             self._connection.send_bytes(msgspec.msgpack.encode(request))
             answer: Needs | _Refused = _answer_decoder.decode(self._connection.recv_bytes())
@@ -101,33 +97,89 @@ class Trials:
             raise Refusal(answer.code, answer.reason)
         return answer
 
-
-def _close_all_but(fd: int) -> None:
-    # Above all the pipe to the trainer's owner, who takes its end for the trainer's.
-    os.closerange(3, fd)
-    os.closerange(fd + 1, os.sysconf("SC_OPEN_MAX"))
+    def close(self) -> None:
+        """Let go of it in a process that does not use it."""
+        self._connection.close()
 
 
-def _serve(connection: Connection) -> None:
-    while True:
+def start_trials(num_trainers: int) -> list[Trials]:
+    """Start the process that tries graphs for this one and for trainers that are forked from it.
+
+    Call it before this process runs anything of torch's and starts any thread: it forks. Torch cannot
+    be relied on in a process forked from one that has trained already, so the trials are forked from
+    one that never does anything else. It ends with the last of those that use it.
+    """
+    pairs = [Pipe() for _ in range(num_trainers)]
+    theirs = [other for _, other in pairs]
+    if os.fork() == 0:
+        # Whatever happens, this copy of the process ends here.
         try:
-            request = connection.recv_bytes()
-        except EOFError:
-            return
-        pid = os.fork()
-        if pid == 0:
-            exit_code = 1
+            _close_all_but(theirs)
+            _serve(theirs)
+        finally:
+            os._exit(1)
+    for other in theirs:
+        other.close()
+    return [Trials(ours) for ours, _ in pairs]
+
+
+def _close_all_but(connections: list[Connection]) -> None:
+    # Above all the pipe to the trainer's owner, who takes its end for the trainer's.
+    begin = 3
+    for fd in sorted(connection.fileno() for connection in connections):
+        os.closerange(begin, fd)
+        begin = fd + 1
+    os.closerange(begin, os.sysconf("SC_OPEN_MAX"))
+
+
+def _serve(connections: list[Connection]) -> None:
+    # The first one starts now, so that what it imports is there when the graphs come.
+    attempt: _Attempt | None = _Attempt()
+    request = answer = b""
+    while connections:
+        for connection in wait(connections):
+            assert isinstance(connection, Connection)
             try:
+                asked = connection.recv_bytes()
+            except EOFError:
+                connections.remove(connection)
+                continue
+            if asked != request or not answer:
+                request, answer = asked, (attempt or _Attempt()).answer(asked)
+                attempt = None
+            with suppress(OSError):
+                connection.send_bytes(answer or _CRASHED)
+
+
+class _Attempt:
+    """A process that waits for one request, and ends with it."""
+
+    def __init__(self) -> None:
+        self._connection, other = Pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                _close_all_but([other])
                 resource.setrlimit(resource.RLIMIT_CPU, (TRIAL_CPU_S, TRIAL_CPU_S))
-                connection.send_bytes(
-                    msgspec.msgpack.encode(_try(_request_decoder.decode(request)))
-                )
-                exit_code = 0
+                # Torch would import it with the first shapes that it computes; it takes a second.
+                import torch._dynamo  # noqa: F401
+
+                request = _request_decoder.decode(other.recv_bytes())
+                other.send_bytes(msgspec.msgpack.encode(_try(request)))
             finally:
-                os._exit(exit_code)
-        if os.waitpid(pid, 0)[1] != 0:
-            reason = "the graphs crashed on trial, or took too long or too much memory"
-            connection.send_bytes(msgspec.msgpack.encode(_Refused(RefusalCode.BAD_GRAPH, reason)))
+                os._exit(0)
+        other.close()
+
+    def answer(self, request: bytes) -> bytes:
+        """What came of it; nothing if the process has ended over it."""
+        try:
+            self._connection.send_bytes(request)
+            return self._connection.recv_bytes()
+        except (OSError, EOFError):
+            return b""
+        finally:
+            self._connection.close()
+            os.waitpid(self._pid, 0)
 
 
 def _try(request: _Request) -> Needs | _Refused:

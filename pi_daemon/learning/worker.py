@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from pi_daemon.learning.datasets import SAMPLE_DTYPES, Arrays, DatasetError, content_hash, cut, load
+from pi_daemon.learning.files import Model, read_model
 from pi_daemon.learning.graph import TORCH_DTYPES, CompiledGraph
 from pi_daemon.learning.local_training import Examples, LocalTraining, split_holdout
 from pi_daemon.learning.trial import Needs, Refusal, Trials
-from pi_daemon.protocol import tensors
 from pi_daemon.protocol.batching import batches_per_epoch
 from pi_daemon.protocol.graphs import (
     GraphError,
     ModelGraphs,
     NamedTensor,
+    OptimizerSpec,
     decode_graphs,
 )
 from pi_daemon.protocol.messages import Cursor, RefusalCode
@@ -35,8 +33,14 @@ class Programs:
 
     sha256: str
     graphs: ModelGraphs
+    returned: tuple[NamedTensor, ...]
+    """What an update holds."""
     training: CompiledGraph
     evaluation: CompiledGraph
+
+
+Effort = tuple[str, OptimizerSpec, frozenset[int]]
+"""What the time and memory of a step depend on: the graphs' hash, the optimizer, the batches' sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +53,17 @@ class PreparedWorker:
     holdout: Examples
     needs: Needs
 
+    @property
+    def effort(self) -> Effort:
+        return _effort(self.spec, len(self.training.rows))
+
     def begin(
-        self,
-        parameters: Mapping[str, Tensor],
-        buffers: Mapping[str, Tensor],
-        cursor: Cursor,
-        torch_seed: int,
-        device: torch.device,
+        self, model: Model, cursor: Cursor, torch_seed: int, device: torch.device
     ) -> LocalTraining:
         return LocalTraining(
             self.programs.training,
-            parameters,
-            buffers,
+            model.parameters,
+            model.buffers,
             self.training,
             batch_size=self.spec.batch_size,
             optimizer=self.spec.optimizer,
@@ -77,22 +80,37 @@ class PreparedWorker:
             return {s.name: torch.zeros(s.shape, dtype=TORCH_DTYPES[s.dtype]) for s in specs}
 
         graphs = self.programs.graphs
-        trial = self.begin(zeros(graphs.parameters), zeros(graphs.buffers), Cursor(0, 0), 0, device)
+        model = Model(zeros(graphs.parameters), zeros(graphs.buffers))
+        trial = self.begin(model, Cursor(0, 0), 0, device)
         trial.step()
         start_s = time.monotonic()
         trial.step()
         return time.monotonic() - start_s
 
 
+@dataclass(slots=True)
+class _Shared:
+    """What the workers of one trainer have in common."""
+
+    sources: dict[str, Arrays] = field(default_factory=dict)
+    programs: dict[str, Programs] = field(default_factory=dict)
+    """By the graphs' hash."""
+    needs: dict[Effort, Needs] = field(default_factory=dict)
+    batch_seconds: dict[Effort, float] = field(default_factory=dict)
+    model: tuple[tuple[str, str], Model] | None = None
+    """The newest one, after its id and its graphs' hash."""
+
+
 class Workshop:
-    """Loads each source and each model once, however many workers use it."""
+    """Reads, compiles and tries each thing once, however many workers share it."""
 
     def __init__(self, trials: Trials, device: torch.device, max_memory_bytes: int) -> None:
         self._trials = trials
         self.device = device
         self._max_memory_bytes = max_memory_bytes
         self._workers: dict[str, PreparedWorker] = {}
-        self._sources: dict[str, Arrays] = {}
+        self._shared = _Shared()
+        """Given up with the last worker."""
 
     def worker(self, spec: WorkerSpec) -> PreparedWorker:
         """The worker made ready; takes time only when something about it is new.
@@ -106,16 +124,37 @@ class Workshop:
             worker = self._workers[spec.worker_id] = self._prepare(spec)
         return worker
 
+    def batch_seconds(self, worker: PreparedWorker) -> float:
+        """How long a batch takes; measured for the first of the workers with equal efforts."""
+        found = self._shared.batch_seconds
+        if worker.effort not in found:
+            found[worker.effort] = worker.time_batch(self.device)
+        return found[worker.effort]
+
+    def model(self, worker: PreparedWorker, path: str, model_id: str) -> Model:
+        """A global model; read and verified for the first of the workers that ask for it.
+
+        Raises:
+            Refusal: as `read_model`.
+        """
+        key = model_id, worker.programs.sha256
+        if self._shared.model is None or self._shared.model[0] != key:
+            self._shared.model = None  # first, so that two models are never held at a time
+            self._shared.model = key, read_model(path, model_id, worker.programs.graphs)
+        return self._shared.model[1]
+
     def forget(self, worker_id: str) -> None:
         self._workers.pop(worker_id, None)
-        used = {worker.spec.source for worker in self._workers.values()}
-        self._sources = {s: arrays for s, arrays in self._sources.items() if s in used}
+        if not self._workers:
+            self._shared = _Shared()
 
     def _prepare(self, spec: WorkerSpec) -> PreparedWorker:
         shard = self._shard(spec)
         programs = self._programs(spec)
         _require_fit(spec, programs.graphs, shard)
-        training_rows, holdout_rows = split_holdout(content_hash(shard), len(shard.x), spec.holdout)
+        # The hash decides what is held out, and is as long as the data: for nothing it is not made.
+        sha256 = content_hash(shard) if spec.holdout else ""
+        training_rows, holdout_rows = split_holdout(sha256, len(shard.x), spec.holdout)
         if batches_per_epoch(len(training_rows), spec.batch_size) == 0:
             raise Refusal(
                 RefusalCode.DATASET_MISMATCH,
@@ -124,78 +163,52 @@ class Workshop:
             )
         x, y = torch.from_numpy(shard.x), torch.from_numpy(shard.y)
         training = Examples(x, y, training_rows)
-        needs = self._needs(spec, programs.graphs, len(training_rows), len(holdout_rows))
+        needs = self._needs(programs.graphs, _effort(spec, len(training_rows)))
         return PreparedWorker(spec, programs, training, Examples(x, y, holdout_rows), needs)
 
     def _shard(self, spec: WorkerSpec) -> Arrays:
         try:
-            if spec.source not in self._sources:
-                self._sources[spec.source] = load(spec.source)
-            return cut(self._sources[spec.source], spec.shard)
+            sources = self._shared.sources
+            if spec.source not in sources:
+                sources[spec.source] = load(spec.source)
+            return cut(sources[spec.source], spec.shard)
         except DatasetError as error:
             raise Refusal(RefusalCode.NO_DATASET, str(error)) from error
 
     def _programs(self, spec: WorkerSpec) -> Programs:
-        for worker in self._workers.values():
-            if worker.programs.sha256 == spec.graphs_sha256:
-                return worker.programs
+        if (known := self._shared.programs.get(spec.graphs_sha256)) is not None:
+            return known
         content = Path(spec.graphs_path).read_bytes()
         if hashlib.sha256(content).hexdigest() != spec.graphs_sha256:
             raise Refusal(RefusalCode.BAD_GRAPH, "the graphs' file has been changed")
         try:
             graphs = decode_graphs(content)
-            return Programs(
+            programs = Programs(
                 spec.graphs_sha256,
                 graphs,
+                graphs.returned,
                 CompiledGraph(graphs.training, self.device),
                 CompiledGraph(graphs.evaluation, self.device),
             )
         except GraphError as error:
             raise Refusal(RefusalCode.BAD_GRAPH, str(error)) from error
+        self._shared.programs[spec.graphs_sha256] = programs
+        return programs
 
-    def _needs(
-        self, spec: WorkerSpec, graphs: ModelGraphs, num_training: int, num_holdout: int
-    ) -> Needs:
-        for worker in self._workers.values():
-            other = worker.spec
-            if (other.graphs_sha256, other.batch_size, other.optimizer) == (
-                spec.graphs_sha256,
-                spec.batch_size,
-                spec.optimizer,
-            ) and len(worker.training.rows) == num_training:
-                return worker.needs
-        sizes = {min(spec.batch_size, num_training)}
-        if (rest := num_training % spec.batch_size) > 1:
-            sizes.add(rest)
-        return self._trials.run(graphs, spec.optimizer, sizes, self._max_memory_bytes)
+    def _needs(self, graphs: ModelGraphs, effort: Effort) -> Needs:
+        needs = self._shared.needs.get(effort)
+        if needs is None:
+            _, optimizer, sizes = effort
+            needs = self._trials.run(graphs, optimizer, sizes, self._max_memory_bytes)
+            self._shared.needs[effort] = needs
+        return needs
 
 
-def read_model(
-    path: str, model_id: str, graphs: ModelGraphs
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Parameters and buffers of a safetensors file.
-
-    Raises:
-        Refusal: the file is malformed, holds another model, or fits other graphs.
-    """
-    specs = {tensor.name: tensor.spec for tensor in graphs.parameters + graphs.buffers}
-    try:
-        with Path(path).open("rb") as file:
-            # Not closed by hand: the error that is raised below may still hold a part of it.
-            view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        table = tensors.read_table(view)
-        tensors.require_specs(table.specs, specs)
-        found = tensors.model_id(view, table)
-    except (ValueError, OSError) as error:
-        raise Refusal(RefusalCode.BAD_MODEL, f"model: {error}") from error
-    if found != model_id:
-        raise Refusal(
-            RefusalCode.BAD_MODEL, f"the model is {found[:12]}..., expected {model_id[:12]}..."
-        )
-    loaded = load_file(path)
-    names = [spec.name for spec in graphs.parameters]
-    parameters = {name: loaded.pop(name) for name in names}
-    return parameters, loaded
+def _effort(spec: WorkerSpec, num_examples: int) -> Effort:
+    sizes = {min(spec.batch_size, num_examples)}
+    if (rest := num_examples % spec.batch_size) > 1:
+        sizes.add(rest)
+    return spec.graphs_sha256, spec.optimizer, frozenset(sizes)
 
 
 def _require_fit(spec: WorkerSpec, graphs: ModelGraphs, shard: Arrays) -> None:

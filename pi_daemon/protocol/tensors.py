@@ -40,14 +40,21 @@ class TensorSpec(msgspec.Struct, frozen=True):
     shape: tuple[int, ...]
 
     @property
+    def num_values(self) -> int:
+        return math.prod(self.shape)
+
+    @property
     def num_bytes(self) -> int:
-        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+        return self.num_values * DTYPE_BYTES[self.dtype]
 
 
 class TensorTable(msgspec.Struct, frozen=True):
     """Where each tensor of a file lies."""
 
+    start: int
+    """First byte after the header."""
     specs: dict[str, TensorSpec]
+    """In the order in which they lie there."""
     offsets: dict[str, tuple[int, int]]
     """First byte, and the one after the last, counted from the start of the file."""
 
@@ -62,18 +69,24 @@ _header_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _entry_decoder = msgspec.json.Decoder(_Entry)
 
 
-def read_table(data: bytes | memoryview) -> TensorTable:
-    """Read and check the header of a whole safetensors file, without touching the tensors.
+def read_table(data: bytes | memoryview, size: int | None = None) -> TensorTable:
+    """Read and check the header of a safetensors file, without touching the tensors.
+
+    Args:
+        data: the whole file, or its start with all of the header.
+        size: of the whole file in bytes, if `data` is only its start.
 
     Raises:
         TensorError: truncated, trailing, overlapping or missing bytes, an unknown dtype, a header
             or a number of tensors over the limit.
     """
-    if len(data) < 8:
-        raise TensorError(f"tensor file of {len(data)} bytes has no header")
+    if size is None:
+        size = len(data)
+    if size < 8:
+        raise TensorError(f"tensor file of {size} bytes has no header")
     header_size = int.from_bytes(data[:8], "little")
-    if header_size > min(MAX_TENSOR_HEADER_BYTES, len(data) - 8):
-        raise TensorError(f"tensor header of {header_size} bytes in a file of {len(data)}")
+    if header_size > min(MAX_TENSOR_HEADER_BYTES, size - 8):
+        raise TensorError(f"tensor header of {header_size} bytes in a file of {size}")
     try:
         raw = _header_decoder.decode(data[8 : 8 + header_size])
         raw.pop("__metadata__", None)
@@ -95,9 +108,23 @@ def read_table(data: bytes | memoryview) -> TensorTable:
             )
         offsets[name] = (start + begin, start + end)
         expected = end
-    if start + expected != len(data):
-        raise TensorError(f"tensor file of {len(data)} bytes, {start + expected} expected")
-    return TensorTable(specs, offsets)
+    if start + expected != size:
+        raise TensorError(f"tensor file of {size} bytes, {start + expected} expected")
+    return TensorTable(start, specs, offsets)
+
+
+def write_header(specs: Mapping[str, TensorSpec]) -> bytes:
+    """What comes before the tensors in a safetensors file that holds them in the order of `specs`."""
+    header: dict[str, object] = {}
+    begin = 0
+    for name, spec in specs.items():
+        end = begin + spec.num_bytes
+        offsets = [begin, end]
+        header[name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": offsets}
+        begin = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors start aligned, as the library writes them
+    return len(text).to_bytes(8, "little") + text
 
 
 def _spec(name: str, entry: _Entry) -> TensorSpec:
@@ -135,10 +162,14 @@ def model_id(data: bytes | memoryview, table: TensorTable) -> str:
     view = memoryview(data)
     digest = hashlib.sha256()
     for name in sorted(table.specs):
-        spec = table.specs[name]
-        shape = json.dumps(list(spec.shape), separators=(",", ":"))
-        digest.update(f"{name}\0{spec.dtype}\0{shape}\0".encode())
+        digest.update(id_prefix(name, table.specs[name]))
         begin, end = table.offsets[name]
         digest.update(view[begin:end])
         digest.update(b"\0")
     return digest.hexdigest()
+
+
+def id_prefix(name: str, spec: TensorSpec) -> bytes:
+    """What precedes a tensor's bytes in the model id; a NUL follows them."""
+    shape = json.dumps(list(spec.shape), separators=(",", ":"))
+    return f"{name}\0{spec.dtype}\0{shape}\0".encode()

@@ -155,7 +155,7 @@ async def test_a_refused_request_leaves_the_trainer_as_it_was(
 ) -> None:
     trainer = trainers[0]
     with pytest.raises(TrainerRefusal) as refusal:
-        await trainer.evaluate(worker_spec(folder), str(folder / "gone"), tiny_model().model_id)
+        await trainer.evaluate(worker_spec(folder), str(folder / "gone"), "0" * 64)
     assert refusal.value.code is RefusalCode.BAD_MODEL
     assert (await train(trainer, worker_spec(folder), 3)).num_batches == 3
 

@@ -21,7 +21,7 @@ RETURNED = {name: spec_of(GLOBAL[name]) for name in ("fc.weight", "bn.num_batche
 
 def save(path: Path, tensors: dict[str, Tensor]) -> Path:
     specs = {name: spec_of(tensor) for name, tensor in tensors.items()}
-    write_model(path, specs, ((name, tensors[name]) for name in sorted(tensors)))
+    write_model(path, specs, lambda name: [tensors[name]])
     return path
 
 
@@ -66,10 +66,11 @@ def test_the_order_of_arrival_does_not_matter(tmp_path: Path) -> None:
     for name in names:
         tensors = {"fc.weight": torch.randn(2, 3), "bn.num_batches_tracked": torch.tensor(5)}
         updates.append(WeightedUpdate(name, len(updates) + 3, save(tmp_path / name, tensors)))
-    assert average(tmp_path, *updates).model_id() == average(tmp_path, *updates[::-1]).model_id()
+    mean = average(tmp_path, *updates).tensor("fc.weight")
+    assert torch.equal(mean, average(tmp_path, *updates[::-1]).tensor("fc.weight"))
 
 
-def test_the_mean_is_the_float64_mean_across_chunk_borders(tmp_path: Path) -> None:
+def test_the_mean_is_the_float64_mean_across_the_borders_of_pieces(tmp_path: Path) -> None:
     size = (1 << 16) * 2 + 11
     torch.manual_seed(5)
     values = [torch.randn(size) for _ in range(3)]

@@ -26,6 +26,7 @@ COMMANDS = [
     ["attach"],
     ["logs"],
     ["runs", "export"],
+    ["deal"],
     ["discover"],
     ["devices", "show"],
     ["config", "show"],

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fedconsole.learning.model_files import ModelFile, spec_of, write_model
+from fedconsole.learning.model_files import ModelFile, WrittenModel, pieces, spec_of, write_model
 from pi_daemon.protocol.errors import TensorError
+from pi_daemon.protocol.tensors import model_id, read_table
 
 TENSORS = {
     "b": torch.arange(6, dtype=torch.float32).reshape(2, 3),
@@ -21,17 +23,18 @@ TENSORS = {
 }
 
 
-def write(path: Path) -> str:
+def write(path: Path) -> WrittenModel:
     specs = {name: spec_of(tensor) for name, tensor in TENSORS.items()}
-    return write_model(path, specs, ((name, TENSORS[name]) for name in sorted(TENSORS)))
+    return write_model(path, specs, lambda name: [TENSORS[name]])
 
 
 def test_the_library_reads_what_we_write(tmp_path: Path) -> None:
-    digest = write(tmp_path / "model")
+    written = write(tmp_path / "model")
     loaded = load_file(tmp_path / "model")
     assert loaded.keys() == TENSORS.keys()
     assert all(torch.equal(loaded[name], TENSORS[name]) for name in TENSORS)
-    assert hashlib.sha256((tmp_path / "model").read_bytes()).hexdigest() == digest
+    content = (tmp_path / "model").read_bytes()
+    assert (written.sha256, written.size) == (hashlib.sha256(content).hexdigest(), len(content))
 
 
 def test_we_read_what_the_library_writes(tmp_path: Path) -> None:
@@ -49,20 +52,38 @@ def test_tensors_that_are_not_aligned_are_read(tmp_path: Path) -> None:
 
 
 def test_the_model_id_does_not_depend_on_who_wrote_the_file(tmp_path: Path) -> None:
-    write(tmp_path / "ours")
     save_file(TENSORS, tmp_path / "theirs", metadata={"made": "elsewhere"})
-    assert (
-        ModelFile.open(tmp_path / "ours").model_id()
-        == ModelFile.open(tmp_path / "theirs").model_id()
-    )
+    theirs = (tmp_path / "theirs").read_bytes()
+    assert write(tmp_path / "ours").model_id == model_id(theirs, read_table(theirs))
+
+
+def test_a_tensor_may_be_written_and_read_in_pieces(tmp_path: Path) -> None:
+    x = torch.arange(300_000, dtype=torch.float32)
+    whole = write_model(tmp_path / "a", {"x": spec_of(x)}, lambda name: [x])
+    assert write_model(tmp_path / "b", {"x": spec_of(x)}, lambda name: x.split(70_001)) == whole
+    file = ModelFile.open(tmp_path / "b")
+    read = [file.piece("x", begin, end) for begin, end in pieces(spec_of(x))]
+    assert len(read) > 1
+    assert torch.equal(torch.cat(read), x)
+
+
+def test_a_file_that_becomes_shorter_is_noticed(tmp_path: Path) -> None:
+    write(tmp_path / "model")
+    file = ModelFile.open(tmp_path / "model")
+    os.truncate(tmp_path / "model", file.table.offsets["b"][1] - 1)
+    with pytest.raises(TensorError, match="ends within tensor 'b'"):
+        file.tensor("b")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "model"
     write(path)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="not TensorSpec"):
-        write_model(path, {"x": spec_of(torch.zeros(3))}, [("x", torch.zeros(4))])
+    expected = {"x": spec_of(torch.zeros(3))}
+    with pytest.raises(ValueError, match="x has 16 bytes, not the 12 of"):
+        write_model(path, expected, lambda name: [torch.zeros(4)])
+    with pytest.raises(ValueError, match=r"x has values of torch.int64, not of F32"):
+        write_model(path, expected, lambda name: [torch.zeros(3, dtype=torch.int64)])
     assert path.read_bytes() == before
 
 

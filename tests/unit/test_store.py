@@ -48,7 +48,7 @@ def test_the_numbers_go_on_after_the_folder_is_opened_again(tmp_path: Path) -> N
 def test_only_the_machines_own_events_are_replayed(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "r1")
     store.commit(Row("log", {}))
-    store.commit(Row("worker.joined", {}), event=b'{"type":"worker_joined"}')
+    store.commit(Row("worker.joined", {}), events=[b'{"type":"worker_joined"}'])
     assert list(store.events()) == [b'{"type":"worker_joined"}']
 
 
@@ -77,7 +77,7 @@ def test_the_last_two_checkpoints_stay(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "r1")
     for n in range(5):
         store.checkpoint_path(n).write_bytes(b"x")
-    store.drop_checkpoints_before(4)
+    store.tidy(4)
     assert sorted(p.name for p in store.checkpoints.iterdir()) == [
         "round-000003.safetensors",
         "round-000004.safetensors",

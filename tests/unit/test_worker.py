@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from pi_daemon.learning.trial import Refusal, Trials
-from pi_daemon.learning.worker import Workshop, read_model
+from pi_daemon.learning.files import read_model, write_update
+from pi_daemon.learning.graph import TORCH_DTYPES
+from pi_daemon.learning.trial import Refusal, start_trials
+from pi_daemon.learning.worker import Workshop
 from pi_daemon.protocol.graphs import OptimizerSpec, decode_graphs
-from pi_daemon.protocol.messages import RefusalCode
+from pi_daemon.protocol.messages import Cursor, RefusalCode
 from pi_daemon.trainer_pipe import WorkerSpec
 from tests.support.rounds import tiny_model, worker_spec
 
@@ -24,7 +27,7 @@ def spec(tmp_path: Path) -> WorkerSpec:
     return worker_spec(tmp_path)
 
 
-TRIALS = Trials()
+[TRIALS] = start_trials(1)
 """Forked when pytest collects, before any test has trained in this process."""
 
 
@@ -55,8 +58,64 @@ def test_a_worker_is_prepared_once_and_anew_when_its_spec_changes(spec: WorkerSp
     assert shop.worker(spec) is not worker
 
 
-def test_a_trial_batch_takes_time(spec: WorkerSpec) -> None:
-    assert 0 < workshop().worker(spec).time_batch(torch.device("cpu")) < 60
+def test_a_trial_batch_takes_time_and_serves_all_workers_of_one_effort(spec: WorkerSpec) -> None:
+    shop = workshop()
+    alice = shop.worker(change(spec, shard="1/2"))
+    bob = shop.worker(change(spec, worker_id="bob", shard="2/2"))
+    carol = shop.worker(change(spec, worker_id="carol", batch_size=8))
+    seconds = shop.batch_seconds(alice)
+    assert 0 < seconds < 60
+    assert shop.batch_seconds(bob) == seconds != shop.batch_seconds(carol)
+    assert alice.needs is bob.needs is not carol.needs
+
+
+def test_a_model_is_read_once_for_all_workers_and_given_up_with_the_last(
+    spec: WorkerSpec,
+) -> None:
+    shop = workshop()
+    alice, bob = shop.worker(spec), shop.worker(change(spec, worker_id="bob"))
+    path, model_id = Path(spec.graphs_path).parent / "model", tiny_model().model_id
+    model = shop.model(alice, str(path), model_id)
+    assert shop.model(bob, str(path), model_id) is model
+    with pytest.raises(Refusal, match="expected 000000000000"):
+        shop.model(alice, str(path), "0" * 64)
+    again = shop.model(alice, str(path), model_id)
+    assert again is not model
+    shop.forget("alice")
+    assert shop.model(bob, str(path), model_id) is again
+    shop.forget("bob")
+    assert shop.model(shop.worker(spec), str(path), model_id) is not again
+
+
+def test_rounds_of_workers_leave_the_model_that_they_share_as_it_was(spec: WorkerSpec) -> None:
+    shop = workshop()
+    alice = shop.worker(spec)
+    path = Path(spec.graphs_path).parent / "model"
+    model = shop.model(alice, str(path), tiny_model().model_id)
+    training = alice.begin(model, Cursor(0, 0), 5, shop.device)
+    for _ in range(3):
+        training.step()
+    fresh = read_model(str(path), tiny_model().model_id, alice.programs.graphs)
+    assert all(map(torch.equal, model.parameters.values(), fresh.parameters.values()))
+    assert all(map(torch.equal, model.buffers.values(), fresh.buffers.values()))
+
+
+def test_an_update_is_a_safetensors_file_of_what_training_changes(
+    tmp_path: Path, spec: WorkerSpec
+) -> None:
+    worker = workshop().worker(spec)
+    path = tmp_path / "update"
+    generator = torch.Generator().manual_seed(1)
+    state = {
+        tensor.name: torch.rand(tensor.shape, generator=generator).to(TORCH_DTYPES[tensor.dtype])
+        for tensor in worker.programs.graphs.parameters + worker.programs.graphs.buffers
+    }
+    size, sha256 = write_update(str(path), worker.programs.returned, state)
+    content = path.read_bytes()
+    assert (size, sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    update = safetensors.torch.load(content)
+    assert update.keys() == {tensor.name for tensor in worker.programs.graphs.returned}
+    assert all(torch.equal(tensor, state[name]) for name, tensor in update.items())
 
 
 @pytest.mark.parametrize(
@@ -102,9 +161,9 @@ def test_only_the_model_that_was_announced_is_read(tmp_path: Path) -> None:
     graphs = decode_graphs(tiny_model().graphs)
     path = tmp_path / "model"
     path.write_bytes(tiny_model().content)
-    parameters, buffers = read_model(str(path), tiny_model().model_id, graphs)
-    assert list(parameters) == [spec.name for spec in graphs.parameters]
-    assert buffers.keys() == {spec.name for spec in graphs.buffers}
+    model = read_model(str(path), tiny_model().model_id, graphs)
+    assert list(model.parameters) == [spec.name for spec in graphs.parameters]
+    assert model.buffers.keys() == {spec.name for spec in graphs.buffers}
     with pytest.raises(Refusal, match=r"the model is .*, expected 000000000000\.\.\."):
         read_model(str(path), "0" * 64, graphs)
 

@@ -9,10 +9,12 @@ from pi_daemon.protocol.messages import (
     Blob,
     Evaluate,
     FromDaemon,
+    OfferData,
     Pause,
     Prepare,
     Resume,
     StartRound,
+    Update,
 )
 from pi_daemon.trainer_pipe import RoundTrained
 
@@ -101,12 +103,56 @@ class Deliver:
     """Of the attempt that it is sent for."""
     trained: RoundTrained
 
+    def announce(self, parameters: Blob) -> Update:
+        start, trained = self.start, self.trained
+        return Update(
+            run=start.run,
+            round=start.round,
+            attempt=start.attempt,
+            model_id=start.model_id,
+            num_examples=trained.num_examples,
+            num_batches=trained.num_batches,
+            loss=trained.loss,
+            seconds=trained.seconds,
+            cursor=trained.cursor,
+            parameters=parameters,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class DropUpdate:
     """Delete the update that this training left."""
 
     ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class FindRoom:
+    """Look at the folder of dealt data, then call `on_room_found`."""
+
+    offer: OfferData
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveData:
+    """Write this blob into a part that is kept when the link ends, then call `on_received`.
+
+    Nobody else writes into that part from now on.
+    """
+
+    link: int
+    rest: Blob
+    sha256: str
+    """Of the whole file, by which the part is named."""
+    offset: int
+    """Where the blob begins; what the part holds beyond is cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreData:
+    """Check the whole file, put it in its place, then call `on_stored`."""
+
+    offer: OfferData
 
 
 Action = (
@@ -121,4 +167,7 @@ Action = (
     | ForgetWorker
     | Deliver
     | DropUpdate
+    | FindRoom
+    | ReceiveData
+    | StoreData
 )

@@ -47,8 +47,9 @@ from pi_daemon.work import Phase, Round, Work
 class Assignment:
     """What runs have asked of this device, and how far it is. Every effect goes into the outbox."""
 
-    def __init__(self, datasets: tuple[DatasetCard, ...], lease: Lease, outbox: Outbox) -> None:
-        self._datasets = {card.name: card for card in datasets}
+    def __init__(self, datasets: dict[str, DatasetCard], lease: Lease, outbox: Outbox) -> None:
+        """`datasets` is the device's own table, by name; others may change it."""
+        self._datasets = datasets
         self._lease = lease
         self._outbox = outbox
         self._tickets = itertools.count(1)

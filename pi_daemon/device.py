@@ -16,12 +16,15 @@ from pi_daemon.protocol.messages import (
     Abort,
     AcceptUpdate,
     DatasetCard,
+    DeviceState,
     DeviceStatus,
     Evaluate,
     Hello,
+    OfferData,
     Ok,
     Pause,
     Prepare,
+    PutData,
     RefusalCode,
     RefuseUpdate,
     ReleaseLease,
@@ -31,6 +34,7 @@ from pi_daemon.protocol.messages import (
     Status,
     TakeLease,
 )
+from pi_daemon.receiving import NO_INTAKE, Intake, Receiving, Room
 from pi_daemon.trainer_pipe import ModelEvaluated, RoundTrained, WorkerReady
 
 SteeringCommand = (
@@ -44,18 +48,28 @@ SteeringCommand = (
     | Evaluate
     | AcceptUpdate
     | RefuseUpdate
+    | OfferData
+    | PutData
 )
 
 
 class Device:
     """The state of one daemon. Every `on_...` returns what is to be done, in order."""
 
-    def __init__(self, datasets: tuple[DatasetCard, ...], fence: int, fence_run: str) -> None:
+    def __init__(
+        self,
+        datasets: tuple[DatasetCard, ...],
+        fence: int,
+        fence_run: str,
+        intake: Intake = NO_INTAKE,
+    ) -> None:
         """`fence` and `fence_run` are what `SaveFence` last saved; 0 and "" at first."""
         self._consoles: dict[int, Hello] = {}
         self._lease = Lease(fence, fence_run)
         self._outbox = Outbox()
-        self._assignment = Assignment(datasets, self._lease, self._outbox)
+        by_name = {card.name: card for card in datasets}
+        self._assignment = Assignment(by_name, self._lease, self._outbox)
+        self._receiving = Receiving(by_name, intake, self._outbox)
         self._told = self.status(0.0)
 
     def status(self, now_s: float) -> DeviceStatus:
@@ -77,7 +91,7 @@ class Device:
         """Training goes on; what the link was still bringing is forgotten."""
         self._consoles.pop(link, None)
         self._lease.lose(link)
-        self._assignment.drop_incoming(link)
+        self._drop_incoming(link)
         return self._done(now_s)
 
     def on_command(
@@ -93,13 +107,28 @@ class Device:
         return self._done(now_s)
 
     def on_received(self, link: int, transfer: int, now_s: float) -> list[Action]:
-        """A blob that `Receive` asked for is complete and in its place."""
+        """A blob that `Receive` or `ReceiveData` asked for is complete and in its place."""
         self._assignment.on_received(link, transfer)
+        self._receiving.on_received(link, transfer)
         return self._done(now_s)
 
     def on_tick(self, now_s: float) -> list[Action]:
         """Call about every second: leases and kept updates end by it."""
         self._assignment.on_tick(now_s)
+        return self._done(now_s)
+
+    # What the folder of dealt data does
+
+    def on_room_found(
+        self, offer: OfferData, room: Room | tuple[RefusalCode, str], now_s: float
+    ) -> list[Action]:
+        self._receiving.on_room_found(offer, room)
+        return self._done(now_s)
+
+    def on_stored(
+        self, outcome: DatasetCard | tuple[RefusalCode, str], now_s: float
+    ) -> list[Action]:
+        self._receiving.on_stored(outcome)
         return self._done(now_s)
 
     # What the trainer does
@@ -154,14 +183,15 @@ class Device:
             self._outbox.tell(link, refusal)
             return
         if old_link is not None and old_link != link:
-            self._assignment.drop_incoming(old_link)
+            self._drop_incoming(old_link)
         if take.fence != old_fence:
             self._outbox.do(SaveFence(take.fence, take.run))
         if take.run != old_run:
             self._assignment.forget()
             self._outbox.forget_run()
         self._outbox.tell(link, Ok(take.cmd_id))
-        self._outbox.do(WarmUp())
+        if take.trains:
+            self._outbox.do(WarmUp())
         self._assignment.catch_up(link)
 
     def _carry_out(self, link: int, command: SteeringCommand) -> None:
@@ -170,20 +200,36 @@ class Device:
                 self._outbox.answer(Ok(command.cmd_id))
             case ReleaseLease():
                 self._outbox.answer(Ok(command.cmd_id))
+                self._receiving.drop_incoming(link)
                 self._assignment.forget()
                 self._lease.release()
             case Prepare():
                 self._assignment.prepare(link, command)
             case StartRound():
                 self._assignment.start_round(link, command)
-            case Pause() | Resume() | Abort():
+            case Pause() | Resume():
                 self._assignment.control(command)
+            case Abort():
+                self._receiving.drop_incoming(link)
+                self._assignment.control(command)
+            case OfferData():
+                self._receiving.offer(command, is_idle=self._is_idle)
+            case PutData():
+                self._receiving.put(link, command, is_idle=self._is_idle)
             case Evaluate():
                 self._assignment.evaluate(link, command)
             case AcceptUpdate() | RefuseUpdate():
                 self._assignment.end_update(command)
             case _:
                 assert_never(command)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._assignment.state is DeviceState.IDLE
+
+    def _drop_incoming(self, link: int) -> None:
+        self._assignment.drop_incoming(link)
+        self._receiving.drop_incoming(link)
 
     def _done(self, now_s: float) -> list[Action]:
         if (status := self.status(now_s)) != self._told:

@@ -9,19 +9,24 @@ import asyncio
 import itertools
 import logging
 from collections import deque
+from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from msgspec.structs import replace
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
-from pi_daemon.protocol.codec import CHUNK_HEADER, IncomingTransfers, encode
+from pi_daemon.protocol.codec import CHUNK_HEADER, IncomingTransfers, decode_from_console, encode
+from pi_daemon.protocol.errors import FrameError
 from pi_daemon.protocol.limits import CHUNK_BYTES, MAX_LOSSES
-from pi_daemon.protocol.messages import Batches, Blob, FromDaemon, Status, Telemetry
+from pi_daemon.protocol.messages import Batches, Blob, FromDaemon, Hello, Status, Telemetry
 
 log = logging.getLogger(__name__)
 
+HELLO_S: Final = 5.0
 MAX_WAITING: Final = 256
 """Messages that wait; a console that reads so little is as good as gone."""
 
@@ -113,7 +118,7 @@ class Link:
     # In
 
     def expect(self, blob: Blob, limit_bytes: int) -> None:
-        """Let the frames of a blob come; they are thrown away unless `keep` is called.
+        """Let the frames of a blob come; they are thrown away unless they are kept.
 
         Raises:
             TransferError: as `IncomingTransfers.announce`.
@@ -124,6 +129,20 @@ class Link:
         """Write the blob to a file, which gets its name when it is complete."""
         partial = path.with_name(f"incoming-{self.number}-{transfer}")
         self._sinks[transfer] = partial.open("wb"), path
+
+    def go_on_with(self, transfer: int, part: Path, offset: int) -> None:
+        """Write the blob into a file from `offset` on; it is kept when the blob is broken off."""
+        part.touch(mode=0o600)
+        file = part.open("r+b")
+        file.truncate(offset)
+        file.seek(offset)
+        self._sinks[transfer] = file, part
+
+    def let_go(self, part: Path) -> None:
+        """Write into this file no more."""
+        for transfer in [t for t, (_, path) in self._sinks.items() if path == part]:
+            file, _ = self._sinks.pop(transfer)
+            _close(file)
 
     async def take_chunk(self, frame: bytes) -> int | None:
         """Take a binary frame; give the transfer's number if its file is complete now.
@@ -137,21 +156,57 @@ class Link:
         if transfer not in self._sinks:
             return None
         file, path = self._sinks[transfer]
-        await asyncio.to_thread(file.write, payload)
-        if not incoming.is_complete:
-            return None
-        file.close()
+        try:
+            await asyncio.to_thread(file.write, payload)
+            if not incoming.is_complete or transfer not in self._sinks:
+                return None
+            file.close()
+        except OSError:
+            # A full disk needs the room more than the next try needs the part.
+            Path(file.name).unlink(missing_ok=True)
+            raise
         del self._sinks[transfer]
         Path(file.name).replace(path)
         return transfer
 
     def drop_incoming(self) -> None:
-        """Delete what has arrived in part; its sender has broken it off."""
-        for file, _ in self._sinks.values():
-            file.close()
-            Path(file.name).unlink(missing_ok=True)
+        """Delete what has arrived in part, unless it has its name already; its sender broke it off."""
+        for file, path in self._sinks.values():
+            _close(file)
+            if Path(file.name) != path:
+                Path(file.name).unlink(missing_ok=True)
         self._sinks.clear()
         self._incoming = IncomingTransfers()
+
+
+def require_root(connection: ServerConnection, request: Request) -> Response | None:
+    """Refuse a handshake for another path than "/"."""
+    if request.path == "/":
+        return None
+    return connection.respond(HTTPStatus.NOT_FOUND, "pi-daemon serves only the path /\n")
+
+
+async def first_hello(socket: ServerConnection) -> Hello:
+    """What a console says first.
+
+    Raises:
+        FrameError: it says nothing for 5 s, or something else.
+    """
+    try:
+        async with asyncio.timeout(HELLO_S):
+            frame = await socket.recv()
+    except TimeoutError:
+        raise FrameError(f"no hello within {HELLO_S:g} s") from None
+    hello = decode_from_console(frame) if isinstance(frame, str) else None
+    if not isinstance(hello, Hello):
+        raise FrameError("the first message must be hello")
+    return hello
+
+
+def _close(file: BinaryIO) -> None:
+    # What a full disk cannot take is of no use any more.
+    with suppress(OSError):
+        file.close()
 
 
 def _joined(earlier: FromDaemon, later: Batches) -> Batches | None:

@@ -11,22 +11,21 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from http import HTTPStatus
 from pathlib import Path
 from typing import Final, assert_never
 
 from msgspec.structs import replace
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from pi_daemon import actions
 from pi_daemon.actions import Action
+from pi_daemon.data_store import DataStore
 from pi_daemon.device import Device
 from pi_daemon.discovery import Announcement, RegisteredDaemon, registered
 from pi_daemon.identity import Fence, Identity
-from pi_daemon.link import Link
+from pi_daemon.link import Link, first_hello, require_root
 from pi_daemon.paths import make_private
 from pi_daemon.protocol.codec import (
     Unknown,
@@ -37,50 +36,64 @@ from pi_daemon.protocol.codec import (
 )
 from pi_daemon.protocol.errors import FrameError, ProtocolError
 from pi_daemon.protocol.limits import (
+    CLOSE_CANNOT_STORE,
     CLOSE_NO_COMMON_VERSION,
     CLOSE_PROTOCOL_ERROR,
     CLOSE_TOO_MANY_LINKS,
     MAX_FRAME_BYTES,
     MAX_GRAPHS_BYTES,
+    MAX_MODEL_BYTES,
     SUBPROTOCOL,
 )
 from pi_daemon.protocol.messages import (
     Abort,
     Blob,
+    Datasets,
     Evaluate,
     Hello,
+    OfferData,
     Pause,
     Prepare,
+    PutData,
     RefusalCode,
     ReleaseLease,
     Resume,
     StartRound,
     Status,
-    Update,
 )
 from pi_daemon.protocol.text import clean
+from pi_daemon.receiving import Intake
 from pi_daemon.settings import Settings
 from pi_daemon.telemetry import measure
 from pi_daemon.trainer_pipe import BatchLosses, ModelEvaluated, WorkerSpec
 from pi_daemon.trainer_process import RoundAbortedError, TrainerExitedError, TrainerRefusal
 from pi_daemon.warm_trainer import WarmTrainer
+from pi_daemon.work import worker_spec
 
 log = logging.getLogger(__name__)
 
 MAX_LINKS: Final = 8
-HELLO_S: Final = 5.0
 TELEMETRY_S: Final = 2.0
 TICK_S: Final = 1.0
 
 
 class Server:
-    def __init__(self, settings: Settings, identity: Identity, hello: Hello) -> None:
-        """`hello` is what each console is told first; its status is filled in then."""
+    def __init__(
+        self, settings: Settings, identity: Identity, hello: Hello, store: DataStore | None
+    ) -> None:
+        """`hello` is what each console is told first; its status is filled in then.
+
+        `store` takes dealt data, if `hello` says that any is taken.
+        """
+        assert hello.capabilities is not None
+        intake = Intake(hello.capabilities.max_data_bytes, frozenset(settings.sources))
         fence = identity.load_fence()
         self._settings = settings
         self._identity = identity
         self._hello = hello
-        self._device = Device(hello.datasets, fence.fence, fence.run)
+        self._capabilities = hello.capabilities
+        self._store = store
+        self._device = Device(hello.datasets, fence.fence, fence.run, intake)
         self._links: dict[int, Link] = {}
         self._numbers = itertools.count(1)
         self._work_dir = identity.folder / "work"
@@ -102,7 +115,7 @@ class Server:
             settings.host,
             settings.port,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
-            process_request=_require_root,
+            process_request=require_root,
             origins=[None],
             compression=None,
             max_size=MAX_FRAME_BYTES,
@@ -153,7 +166,9 @@ class Server:
             await socket.close(CLOSE_PROTOCOL_ERROR, close_reason(str(error)))
         except OSError as error:
             log.error("link %s closed: %s", link.number, error)
-            await socket.close(1011, close_reason(f"the device cannot store this: {error}"))
+            await socket.close(
+                CLOSE_CANNOT_STORE, close_reason(f"the device cannot store this: {error}")
+            )
         finally:
             sending.cancel()
             del self._links[link.number]
@@ -161,7 +176,7 @@ class Server:
             self._do(self._device.on_link_closed(link.number, time.monotonic()))
 
     async def _listen(self, link: Link) -> None:
-        hello = await _first_hello(link.socket)
+        hello = await first_hello(link.socket)
         if common_version(self._hello, hello) is None:
             reason = no_common_version(hello)
             log.warning("link %s closed: %s", link.number, reason)
@@ -192,8 +207,9 @@ class Server:
             case Abort() | ReleaseLease():
                 link.drop_incoming()
             case StartRound(model=Blob() as model) | Evaluate(model=Blob() as model):
-                assert self._hello.capabilities is not None
-                link.expect(model, self._hello.capabilities.max_model_bytes)
+                link.expect(model, self._capabilities.max_model_bytes)
+            case PutData():
+                link.expect(message.rest, MAX_MODEL_BYTES)
         self._do(self._device.on_command(link.number, message, time.monotonic()))
 
     # Actions
@@ -204,6 +220,8 @@ class Server:
                 case actions.Tell(link=None, message=message):
                     if isinstance(message, Status):
                         self._announcement.show_state(message.status.state)
+                    elif isinstance(message, Datasets):
+                        self._hello = replace(self._hello, datasets=message.datasets)
                     for link in self._links.values():
                         if link.is_open:
                             link.tell(message)
@@ -230,6 +248,12 @@ class Server:
                     self._deliver(action)
                 case actions.DropUpdate(ticket=ticket):
                     self._update_path(ticket).unlink(missing_ok=True)
+                case actions.FindRoom(offer=offer):
+                    self._tasks.create_task(self._find_room(offer))
+                case actions.ReceiveData():
+                    self._receive_data(action)
+                case actions.StoreData(offer=offer):
+                    self._tasks.create_task(self._store_data(offer))
                 case _:
                     assert_never(action)
 
@@ -309,39 +333,36 @@ class Server:
         await self._trainer.stop(lambda trainer: trainer.forget(worker_id))
 
     def _deliver(self, action: actions.Deliver) -> None:
-        link, start, trained = self._links[action.link], action.start, action.trained
+        link, trained = self._links[action.link], action.trained
         blob = Blob(link.next_transfer(), trained.update_bytes, trained.update_sha256)
-        update = Update(
-            run=start.run,
-            round=start.round,
-            attempt=start.attempt,
-            model_id=start.model_id,
-            num_examples=trained.num_examples,
-            num_batches=trained.num_batches,
-            loss=trained.loss,
-            seconds=trained.seconds,
-            cursor=trained.cursor,
-            parameters=blob,
-        )
-        link.tell(update)
+        link.tell(action.announce(blob))
         link.upload(blob.transfer, self._update_path(action.ticket))
 
+    async def _find_room(self, offer: OfferData) -> None:
+        assert self._store is not None
+        room = await asyncio.to_thread(self._store.find_room, offer)
+        self._do(self._device.on_room_found(offer, room, time.monotonic()))
+
+    def _receive_data(self, action: actions.ReceiveData) -> None:
+        assert self._store is not None
+        part = self._store.part_of(action.sha256)
+        for link in self._links.values():
+            link.let_go(part)
+        self._links[action.link].go_on_with(action.rest.transfer, part, action.offset)
+
+    async def _store_data(self, offer: OfferData) -> None:
+        assert self._store is not None
+        outcome = await asyncio.to_thread(self._store.store, offer)
+        self._do(self._device.on_stored(outcome, time.monotonic()))
+
     def _worker(self, prepare: Prepare) -> WorkerSpec:
-        return WorkerSpec(
-            worker_id=prepare.worker_id,
-            dataset=prepare.dataset,
-            source=self._settings.sources[prepare.dataset],
-            shard=self._settings.shard,
-            sample_shape=prepare.sample_shape,
-            sample_dtype=prepare.sample_dtype,
-            num_classes=prepare.num_classes,
-            batch_size=prepare.batch_size,
-            holdout=prepare.holdout,
-            order_seed=int(prepare.order_seed),
-            optimizer=prepare.optimizer,
-            graphs_path=str(self._work_dir / prepare.graphs.sha256),
-            graphs_sha256=prepare.graphs.sha256,
-        )
+        source, shard = self._settings.sources.get(prepare.dataset), self._settings.shard
+        if source is None:
+            # Dealt, and therefore a shard already.
+            assert self._store is not None
+            source, shard = str(self._store.path_of(prepare.dataset)), None
+        graphs_path = self._work_dir / prepare.graphs.sha256
+        return worker_spec(prepare, source, shard, str(graphs_path))
 
     # Files and clocks
 
@@ -368,24 +389,6 @@ class Server:
         while True:
             self._do([actions.Tell(None, await measure(self._work_dir))])
             await asyncio.sleep(TELEMETRY_S)
-
-
-async def _first_hello(socket: ServerConnection) -> Hello:
-    try:
-        async with asyncio.timeout(HELLO_S):
-            frame = await socket.recv()
-    except TimeoutError:
-        raise FrameError(f"no hello within {HELLO_S:g} s") from None
-    hello = decode_from_console(frame) if isinstance(frame, str) else None
-    if not isinstance(hello, Hello):
-        raise FrameError("the first message must be hello")
-    return hello
-
-
-def _require_root(connection: ServerConnection, request: Request) -> Response | None:
-    if request.path == "/":
-        return None
-    return connection.respond(HTTPStatus.NOT_FOUND, "pi-daemon serves only the path /\n")
 
 
 def _failure(error: TrainerRefusal | TrainerExitedError) -> tuple[RefusalCode, str]:

@@ -14,6 +14,10 @@ class Settings:
     sources: dict[str, str]
     """As in `--dataset NAME=SOURCE`."""
     shard: str | None
+    shares_labels: bool
+    """Tell how many examples each class has."""
+    accept_dir: str | None
+    """Where consoles may deal data into."""
     device: str
     """"cpu" or "cuda"."""
     max_memory_bytes: int

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from pi_daemon.protocol.limits import MAX_LOSSES
 from pi_daemon.protocol.messages import Batches, Prepare, Prepared, StartRound
-from pi_daemon.trainer_pipe import RoundTrained, WorkerReady
+from pi_daemon.trainer_pipe import RoundTrained, WorkerReady, WorkerSpec
 
 
 @dataclass(slots=True)
@@ -75,6 +75,25 @@ class Round:
         for i in range(first, len(self.losses), MAX_LOSSES):
             losses = tuple(self.losses[i : i + MAX_LOSSES])
             yield Batches(start.run, start.round, start.attempt, i, start.num_batches, losses)
+
+
+def worker_spec(prepare: Prepare, source: str, shard: str | None, graphs_path: str) -> WorkerSpec:
+    """What the trainer is told of a worker; source and shard are as in `--dataset` and `--shard`."""
+    return WorkerSpec(
+        worker_id=prepare.worker_id,
+        dataset=prepare.dataset,
+        source=source,
+        shard=shard,
+        sample_shape=prepare.sample_shape,
+        sample_dtype=prepare.sample_dtype,
+        num_classes=prepare.num_classes,
+        batch_size=prepare.batch_size,
+        holdout=prepare.holdout,
+        order_seed=int(prepare.order_seed),
+        optimizer=prepare.optimizer,
+        graphs_path=graphs_path,
+        graphs_sha256=prepare.graphs.sha256,
+    )
 
 
 def _content(prepare: Prepare) -> Prepare:

@@ -23,6 +23,7 @@ app = typer.Typer(help="Devices that are known.", invoke_without_command=True)
 _NUM_PINGS = 4
 _DISCOVER_COLUMNS = ("name", "address", "device_id", "source")
 _LIST_COLUMNS = ("name", "address", "state", "run", "datasets", "torch", "machine", "ping_ms")
+_CARD_COLUMNS = ("name", "num_examples", "num_classes", "samples", "targets", "sha256")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Read this TOML file first.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name, id or address of a device.")]
@@ -76,11 +77,11 @@ def show(name: Name, output: OutputOption = Output.TABLE, config: ConfigFile = N
         return
     for key, value in row.items():
         if value is not None and key not in ("datasets", "cards"):
-            print(f"{key.replace('_', ' '):12}  {value}")
+            print(f"{key.replace('_', ' '):14}  {value}")
     if row["cards"]:
         print()
-        columns = ("name", "num_examples", "num_classes", "sample_shape", "sample_dtype", "sha256")
-        print_rows(row["cards"], columns, output)
+        labels = ["label_counts"] if any(card["label_counts"] for card in row["cards"]) else []
+        print_rows([_shown(card) for card in row["cards"]], (*_CARD_COLUMNS, *labels), output)
 
 
 @app.command("ping")
@@ -183,6 +184,7 @@ def _row(greeting: Greeting) -> dict[str, Any]:
         "machine": _said(able.machine) if able else None,
         "num_cpus": able.num_cpus if able else None,
         "memory_bytes": able.memory_bytes if able else None,
+        "max_data_bytes": able.max_data_bytes if able else None,
         "build": _said(hello.build) if hello else None,
         "ping_ms": None if greeting.ping_s is None else round(1000 * greeting.ping_s, 1),
         "cards": cards,
@@ -196,8 +198,19 @@ def _card(card: DatasetCard) -> dict[str, Any]:
         "num_classes": card.num_classes,
         "sample_shape": list(card.sample_shape),
         "sample_dtype": _said(card.sample_dtype),
+        "target_dtype": _said(card.target_dtype),
         "label_counts": None if card.label_counts is None else list(card.label_counts),
         "sha256": card.sha256,
+    }
+
+
+def _shown(card: dict[str, Any]) -> dict[str, Any]:
+    """A card's row for people: what belongs together in one cell, the hash by its beginning."""
+    shape = " x ".join(map(str, card["sample_shape"])) or "scalar"
+    return card | {
+        "samples": f"{shape} {card['sample_dtype']}",
+        "targets": card["target_dtype"],
+        "sha256": card["sha256"][:12],
     }
 
 

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from fedconsole import paths
-from fedconsole.cli import config, demo, devices, doctor, run, runs, steer
+from fedconsole.cli import config, deal, demo, devices, doctor, run, runs, steer
 from fedconsole.cli.output import say
 from fedconsole.errors import ExitCode, FedconsoleError, UsageError
 
@@ -65,6 +65,7 @@ app.command()(runs.logs)
 app.add_typer(runs.app, name="runs")
 app.command()(devices.discover)
 app.add_typer(devices.app, name="devices")
+app.command()(deal.deal)
 app.add_typer(config.app, name="config")
 app.command()(doctor.doctor)
 

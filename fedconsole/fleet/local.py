@@ -1,4 +1,4 @@
-"""Daemons on this machine that share a built-in data set; for the demo.
+"""Daemons on this machine, for the demo and the benchmarks.
 
 They are real ones: a process, a port and a state folder each.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,14 +24,17 @@ _POLL_S = 0.05
 _END_S = 5.0
 
 
-@asynccontextmanager
-async def local_daemons(
+def local_daemons(
     num_workers: int, dataset: str = "digits=sample"
-) -> AsyncIterator[list[str]]:
-    """Daemons that share a dataset between them; gives their addresses, and ends them after.
+) -> AbstractAsyncContextManager[list[str]]:
+    """Daemons that share a dataset between them, NAME=SOURCE as pi-daemon takes it."""
+    shards = (f"{number}/{num_workers}" for number in range(1, num_workers + 1))
+    return daemons_with([["--dataset", dataset, "--shard", shard] for shard in shards])
 
-    Args:
-        dataset: NAME=SOURCE, as pi-daemon takes it.
+
+@asynccontextmanager
+async def daemons_with(options: Sequence[Sequence[str]]) -> AsyncIterator[list[str]]:
+    """A daemon for each list of options of pi-daemon; gives their addresses, and ends them after.
 
     Raises:
         RunFailedError: one did not start; the message has its last words.
@@ -39,9 +42,7 @@ async def local_daemons(
     with TemporaryDirectory(prefix="fedconsole-demo-") as folder:
         daemons: list[subprocess.Popen[bytes]] = []
         try:
-            daemons.extend(
-                _start(Path(folder), i, num_workers, dataset) for i in range(num_workers)
-            )
+            daemons.extend(_start(Path(folder), name_of(i), own) for i, own in enumerate(options))
             yield await _addresses(daemons, Path(folder))
         finally:
             await _end(daemons)
@@ -51,13 +52,11 @@ def name_of(index: int) -> str:
     return _NAMES[index] if index < len(_NAMES) else f"worker-{index + 1}"
 
 
-def _start(folder: Path, index: int, num_workers: int, dataset: str) -> subprocess.Popen[bytes]:
-    name = name_of(index)
+def _start(folder: Path, name: str, options: Sequence[str]) -> subprocess.Popen[bytes]:
     arguments = ["--id", name, "--port", "0", "--no-mdns", "--state-dir", str(folder / name)]
-    data = ["--dataset", dataset, "--shard", f"{index + 1}/{num_workers}"]
     with (folder / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-c", _MAIN, *arguments, *data],
+            [sys.executable, "-c", _MAIN, *arguments, *options],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

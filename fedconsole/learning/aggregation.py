@@ -8,6 +8,7 @@ not depend on who answered first, and memory does not grow with the model or wit
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,13 +52,12 @@ def require_fit(path: Path, expected: Mapping[str, TensorSpec], sha256: str | No
     update = ModelFile.open(path)
     require_specs(update.table.specs, expected)
     digest = hashlib.sha256(update.header())
-    for name, spec in update.table.specs.items():
-        for begin, end in pieces(spec):
-            piece = update.piece(name, begin, end)
-            if sha256 is not None:
-                digest.update(bytes_of(piece))
-            if not _is_finite(piece):
-                raise TensorError(f"tensor {name!r} holds NaN or infinity")
+    for names, values in update.runs():
+        if sha256 is not None:
+            digest.update(bytes_of(values))
+        if not _is_finite(values):
+            name = next(name for name in names if not _is_finite(update.tensor(name)))
+            raise TensorError(f"tensor {name!r} holds NaN or infinity")
     if sha256 not in (None, digest.hexdigest()):
         raise TensorError("the SHA-256 of the bytes is not the one that was announced")
 
@@ -66,7 +66,7 @@ def _is_finite(values: Tensor) -> bool:
     if not values.is_floating_point():
         return True
     # A finite sum proves finite values in one pass; an infinite one may be mere overflow.
-    if bool(torch.isfinite(values.sum())):
+    if math.isfinite(values.sum().item()):
         return True
     return bool(torch.isfinite(values).all())
 
@@ -94,7 +94,7 @@ def federated_average(
 
     def values(name: str) -> Iterator[Tensor]:
         spec = global_model.table.specs[name]
-        for begin, end in pieces(spec):
+        for begin, end in pieces(spec.num_values):
             if name in returned:
                 piece = torch.empty(end - begin, dtype=TORCH_DTYPES[spec.dtype])
                 yield _mean(weighted, name, begin, piece, room)

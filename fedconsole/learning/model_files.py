@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from io import FileIO
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -34,11 +36,10 @@ def spec_of(tensor: Tensor) -> TensorSpec:
     return TensorSpec(_CODES[tensor.dtype], tuple(tensor.shape))
 
 
-def pieces(tensor: TensorSpec) -> Iterator[tuple[int, int]]:
-    """Begin and end of each piece of a tensor's values."""
-    size = tensor.num_values
-    for begin in range(0, size, PIECE):
-        yield begin, min(begin + PIECE, size)
+def pieces(num_values: int) -> Iterator[tuple[int, int]]:
+    """Begin and end of each piece of so many values."""
+    for begin in range(0, num_values, PIECE):
+        yield begin, min(begin + PIECE, num_values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +75,9 @@ class ModelFile:
             TensorError: the file has become shorter.
             OSError: it cannot be read.
         """
-        raw = bytes_of(values)
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.table.offsets[name][0] + begin * values.itemsize)
-            while raw:
-                num_read = file.readinto(raw)
-                if not num_read:
-                    raise TensorError(f"{self.path} ends within tensor {name!r}")
-                raw = raw[num_read:]
+            _fill(values, file)
         return values
 
     def piece(self, name: str, begin: int, end: int) -> Tensor:
@@ -93,6 +89,20 @@ class ModelFile:
         """A whole tensor; raises as `read`."""
         spec = self.table.specs[name]
         return self.piece(name, 0, spec.num_values).reshape(spec.shape)
+
+    def runs(self) -> Iterator[tuple[list[str], Tensor]]:
+        """All values in the order of the file, flat, piece by piece; raises as `read`.
+
+        Neighbours of one dtype are read as if they were one tensor. Yields their names and a piece
+        of their values, which is overwritten by the next.
+        """
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.table.start)
+            for code, run in groupby(self.table.specs.items(), lambda item: item[1].dtype):
+                specs = dict(run)
+                room = torch.empty(PIECE, dtype=TORCH_DTYPES[code])
+                for begin, end in pieces(sum(spec.num_values for spec in specs.values())):
+                    yield list(specs), _fill(room[: end - begin], file)
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: self.tensor(name) for name in self.table.specs}
@@ -168,6 +178,16 @@ def write_model(
     temporary.replace(path)
     fsync_folder(path.parent)
     return WrittenModel(content.hexdigest(), whole.hexdigest(), size)
+
+
+def _fill(values: Tensor, file: FileIO) -> Tensor:
+    raw = bytes_of(values)
+    while raw:
+        num_read = file.readinto(raw)
+        if not num_read:
+            raise TensorError(f"{file.name} has become shorter")
+        raw = raw[num_read:]
+    return values
 
 
 def bytes_of(values: Tensor) -> memoryview:

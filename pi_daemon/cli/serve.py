@@ -9,30 +9,35 @@ import logging
 import os
 import platform
 import signal
-import subprocess
 import sys
 import uuid
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from pi_daemon.cli.refusal import EXIT_REFUSED, parse_size, refuse
-from pi_daemon.protocol.limits import MAX_MODEL_BYTES, MAX_NAME, PORT
+from pi_daemon.cli.refusal import parse_size, refuse
+from pi_daemon.protocol.limits import MAX_DATASETS, MAX_MODEL_BYTES, MAX_NAME, PORT
 
 if TYPE_CHECKING:
+    from pi_daemon.data_store import DataStore
     from pi_daemon.identity import Identity
     from pi_daemon.protocol.messages import Capabilities, DatasetCard, Hello
     from pi_daemon.settings import Settings
 
+DEFAULT_MAX_BYTES: Final = 1 << 30
+"""Of dealt data: room for any of the usual sets, on a card that holds the system as well."""
 MEMORY_SHARE: Final = 0.8
 """Of the device's memory, what the trainer gets unless the owner says otherwise."""
 
 
 def serve(
     ctx: typer.Context,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = PORT,
+    port: Annotated[
+        int, typer.Option("--port", "-p", min=0, max=65535, help="0 picks a free one.")
+    ] = PORT,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     worker_name: Annotated[
         str, typer.Option("--id", metavar="NAME", help="This worker's name.  [default: host name]")
@@ -63,6 +68,17 @@ def serve(
     max_batch_seconds: Annotated[
         float, typer.Option(min=1, help="A batch that takes longer ends the trainer.")
     ] = 600.0,
+    accept_data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Let consoles deal data into this folder; what is there is served, too.",
+        ),
+    ] = None,
+    max_bytes: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Of all that is dealt.  [default: 1G]"),
+    ] = None,
     share_labels: Annotated[
         bool, typer.Option("--share-labels", help="Tell consoles how many examples each class has.")
     ] = False,
@@ -82,7 +98,11 @@ def serve(
     _set_up_logging(verbose)
     _require_safe_host(host, insecure)
     sources = _sources(dataset or [])
-    cards = _cards(sources, shard, share_labels)
+    max_data_bytes = 0
+    if accept_data is not None:
+        max_data_bytes = parse_size("--max-bytes", max_bytes) or DEFAULT_MAX_BYTES
+    elif max_bytes is not None:
+        refuse("--max-bytes is the limit of what is dealt: it needs --accept-data DIR")
 
     import psutil
 
@@ -95,21 +115,20 @@ def serve(
         port=port,
         sources=sources,
         shard=shard,
+        shares_labels=share_labels,
+        accept_dir=accept_data,
         device=device,
         max_memory_bytes=parse_size("--max-memory", max_memory) or int(total_bytes * MEMORY_SHARE),
         max_batch_s=max_batch_seconds,
         announces=not no_mdns,
     )
-    capabilities = _capabilities(total_bytes, parse_size("--max-model", max_model))
-    _run(settings, state_dir, capabilities, cards)
+    max_model_bytes = parse_size("--max-model", max_model)
+    _run(settings, state_dir, _capabilities(total_bytes, max_model_bytes, max_data_bytes))
 
 
-def _run(
-    settings: Settings,
-    state_dir: str | None,
-    capabilities: Capabilities,
-    cards: tuple[DatasetCard, ...],
-) -> None:
+def _run(settings: Settings, state_dir: str | None, capabilities: Capabilities) -> None:
+    from pi_daemon.data_store import DataStoreError, open_data_store
+    from pi_daemon.describing import UnusableDataError
     from pi_daemon.identity import IdentityError, open_identity
     from pi_daemon.paths import UnsafePathError, default_state_dir
     from pi_daemon.protocol.limits import MIN_PROTO, PROTO
@@ -117,7 +136,13 @@ def _run(
 
     folder = Path(state_dir) if state_dir else default_state_dir(settings.worker_name)
     try:
-        with open_identity(folder) as identity:
+        with ExitStack() as held:
+            identity = held.enter_context(open_identity(folder))
+            store = None
+            if settings.accept_dir is not None:
+                store = held.enter_context(
+                    open_data_store(Path(settings.accept_dir), settings.shares_labels)
+                )
             hello = Hello(
                 proto=PROTO,
                 min_proto=MIN_PROTO,
@@ -126,10 +151,10 @@ def _run(
                 boot_id=uuid.uuid4().hex,
                 build=_build(),
                 capabilities=capabilities,
-                datasets=cards,
+                datasets=_described(settings, store),
             )
-            asyncio.run(_serve(settings, identity, hello))
-    except (IdentityError, UnsafePathError) as error:
+            asyncio.run(_serve(settings, identity, hello, store))
+    except (IdentityError, UnsafePathError, UnusableDataError, DataStoreError) as error:
         refuse(str(error))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
@@ -140,7 +165,9 @@ def _run(
         refuse(str(error))
 
 
-async def _serve(settings: Settings, identity: Identity, hello: Hello) -> None:
+async def _serve(
+    settings: Settings, identity: Identity, hello: Hello, store: DataStore | None
+) -> None:
     from pi_daemon.server import Server
 
     stop = asyncio.Event()
@@ -158,7 +185,7 @@ async def _serve(settings: Settings, identity: Identity, hello: Hello) -> None:
             flush=True,
         )
 
-    await Server(settings, identity, hello).run(stop, on_listening)
+    await Server(settings, identity, hello, store).run(stop, on_listening)
 
 
 def _set_up_logging(verbose: bool) -> None:
@@ -209,35 +236,23 @@ def _sources(datasets: list[str]) -> dict[str, str]:
     return sources
 
 
-def _cards(
-    sources: dict[str, str], shard: str | None, share_labels: bool
-) -> tuple[DatasetCard, ...]:
-    """Describe the data in a process of its own, which takes the libraries for it to its grave."""
-    import msgspec
+def _described(settings: Settings, store: DataStore | None) -> tuple[DatasetCard, ...]:
+    """The cards of the owner's datasets and of those that were dealt."""
+    from pi_daemon.describing import describe
 
-    from pi_daemon.protocol.messages import DatasetCard
-
-    if not sources:
-        return ()
-    options = [
-        *(("--shard", shard) if shard else ()),
-        *(["--share-labels"] if share_labels else ()),
-    ]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pi_daemon.learning.datasets", *options, "--"),
-            *(f"{name}={source}" for name, source in sources.items()),
-        ],
-        stdout=subprocess.PIPE,
-        check=False,
-    )
-    if done.returncode != 0:
-        # It has said why.
-        raise typer.Exit(EXIT_REFUSED)
-    return msgspec.json.decode(done.stdout, type=tuple[DatasetCard, ...])
+    own = describe(settings.sources, settings.shard, settings.shares_labels)
+    dealt = store.cards() if store else ()
+    for card in dealt:
+        if card.name in settings.sources:
+            refuse(f"--dataset {card.name}: the folder of --accept-data has one of that name, too")
+    if len(own) + len(dealt) > MAX_DATASETS:
+        refuse(f"{len(own) + len(dealt)} datasets: a device may have {MAX_DATASETS}")
+    return own + dealt
 
 
-def _capabilities(memory_bytes: int, max_model_bytes: int | None) -> Capabilities:
+def _capabilities(
+    memory_bytes: int, max_model_bytes: int | None, max_data_bytes: int
+) -> Capabilities:
     from pi_daemon.protocol.messages import Capabilities
     from pi_daemon.protocol.operators import OPERATORS_DIGEST
 
@@ -252,6 +267,7 @@ def _capabilities(memory_bytes: int, max_model_bytes: int | None) -> Capabilitie
         num_cpus=os.cpu_count() or 1,
         memory_bytes=memory_bytes,
         max_model_bytes=max_model_bytes or min(MAX_MODEL_BYTES, memory_bytes // 4),
+        max_data_bytes=max_data_bytes,
     )
 
 

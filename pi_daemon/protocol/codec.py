@@ -127,6 +127,8 @@ class Incoming:
     """Checks one blob as its chunks arrive; where the bytes go is the caller's matter."""
 
     blob: Blob
+    is_hashed: bool = True
+    """False: the hash is the caller's matter, too."""
     received: int = 0
     _hash: hashlib._Hash = field(default_factory=hashlib.sha256)
 
@@ -144,8 +146,10 @@ class Incoming:
             raise TransferError(f"chunk at byte {offset}, expected {self.received}")
         if self.received + len(payload) > self.blob.size:
             raise TransferError(f"more than the {self.blob.size} bytes that were announced")
-        self._hash.update(payload)
         self.received += len(payload)
+        if not self.is_hashed:
+            return
+        self._hash.update(payload)
         if self.is_complete and self._hash.hexdigest() != self.blob.sha256:
             raise TransferError("the SHA-256 of the bytes is not the one that was announced")
 
@@ -153,7 +157,8 @@ class Incoming:
 class IncomingTransfers:
     """The blobs under way in one direction of one link."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, are_hashed: bool = True) -> None:
+        self._are_hashed = are_hashed
         self._open: dict[int, Incoming] = {}
 
     def announce(self, blob: Blob, limit_bytes: int) -> Incoming:
@@ -168,7 +173,7 @@ class IncomingTransfers:
             raise TransferError(f"transfer {blob.transfer} is under way already")
         if len(self._open) >= MAX_TRANSFERS:
             raise TransferError(f"more than {MAX_TRANSFERS} transfers at once")
-        incoming = self._open[blob.transfer] = Incoming(blob)
+        incoming = self._open[blob.transfer] = Incoming(blob, self._are_hashed)
         return incoming
 
     def feed(self, frame: bytes) -> tuple[Incoming, memoryview]:

@@ -7,7 +7,6 @@ same `cmd_id`. Everything else tells and expects no answer. docs/protocol.md has
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -15,130 +14,31 @@ from msgspec import Meta, Struct
 from pi_daemon.protocol.graphs import OptimizerSpec
 from pi_daemon.protocol.limits import (
     MAX_CLASSES,
-    MAX_DATASETS,
     MAX_DIMENSIONS,
     MAX_LOSSES,
     MAX_MODEL_BYTES,
-    MAX_NAME,
-    MAX_TEXT,
 )
-
-Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
-Text = Annotated[str, Meta(max_length=MAX_TEXT)]
-Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
-"""JavaScript and many JSON libraries hold integers exactly only up to 2**53 - 1."""
-Positive = Annotated[int, Meta(ge=1, le=2**53 - 1)]
-PerClass = Annotated[tuple[Count, ...], Meta(max_length=MAX_CLASSES)]
-Seed = Annotated[str, Meta(pattern="^[0-9]{1,19}$")]
-"""A 63-bit integer in decimal digits, as a string for the same reason."""
-Seconds = Annotated[float, Meta(ge=0)]
-Loss = float | None
-"""Mean loss of a batch or of examples; null when it is not finite."""
-
-
-class Role(StrEnum):
-    CONTROLLER = "controller"
-    """May steer, once it holds the lease."""
-    VIEWER = "viewer"
-    """Only listens."""
-
-
-class DeviceState(StrEnum):
-    IDLE = "idle"
-    PREPARING = "preparing"
-    READY = "ready"
-    RECEIVING = "receiving"
-    TRAINING = "training"
-    PAUSED = "paused"
-    EVALUATING = "evaluating"
-    DELIVERING = "delivering"
-
-
-class RefusalCode(StrEnum):
-    """Why a command was not carried out; scripts and consoles decide by it, people read `reason`."""
-
-    NOT_CONTROLLER = "not_controller"
-    """The link is a viewer or does not hold the lease."""
-    HELD = "held"
-    """Another controller holds the lease."""
-    STALE_FENCE = "stale_fence"
-    """A later controller has had the device since."""
-    WRONG_STATE = "wrong_state"
-    NO_DATASET = "no_dataset"
-    DATASET_MISMATCH = "dataset_mismatch"
-    BAD_GRAPH = "bad_graph"
-    BAD_MODEL = "bad_model"
-    NO_MODEL = "no_model"
-    """`model` was null, but the device does not hold that model: send it."""
-    TOO_LARGE = "too_large"
-    """Over the memory or the limit that the device's owner allows."""
-    NO_STATE = "no_state"
-    """The round to resume is gone: start it again."""
-    TRAINER_FAILED = "trainer_failed"
-
-
-class Blob(Struct, frozen=True, forbid_unknown_fields=True):
-    """Announces bytes that follow in binary frames on the same link."""
-
-    transfer: Annotated[int, Meta(ge=0, le=2**32 - 1)]
-    """Chosen by the sender; not used twice on one link in one direction."""
-    size: Annotated[int, Meta(ge=1, le=MAX_MODEL_BYTES)]
-    """Bytes in all."""
-    sha256: Digest
-
-
-class Cursor(Struct, frozen=True):
-    """A place in a worker's data: the next batch to train on."""
-
-    epoch: Count
-    batch: Count
-
-
-class DatasetCard(Struct, frozen=True):
-    """What a device tells about one dataset; never an example of it."""
-
-    name: Name
-    sample_shape: Annotated[tuple[Count, ...], Meta(max_length=MAX_DIMENSIONS)]
-    sample_dtype: Name
-    """NumPy's name of the stored dtype, such as "uint8"."""
-    target_dtype: Name
-    num_examples: Count
-    num_classes: Count | None
-    """None: the targets are no class labels."""
-    sha256: Digest
-    """Over samples and targets of this device's shard, in order."""
-    label_counts: PerClass | None = None
-    """Examples of each class; only if the device's owner allows it."""
-
-
-class Capabilities(Struct, frozen=True):
-    """What decides whether a device can take part, before anything is sent to it."""
-
-    torch: Name | None
-    """Installed version of torch; None: this worker trains by other means."""
-    operators: Digest | None
-    """Digest of the operators that the device would run; None: as for `torch`."""
-    machine: Name
-    """As `uname -m`: "aarch64", "x86_64"."""
-    num_cpus: Positive
-    memory_bytes: Count
-    max_model_bytes: Positive
-
-
-class DeviceStatus(Struct, frozen=True):
-    """What a device is doing, and for whom."""
-
-    state: DeviceState
-    highest_fence: Count
-    """A new controller must bring a higher one."""
-    holder: Name | None = None
-    """Name of the console whose lease is valid now."""
-    run: Name | None = None
-    round: Count | None = None
-    model_id: Digest | None = None
-    """The model that the device holds and that need not be sent again."""
-
+from pi_daemon.protocol.values import Blob as Blob
+from pi_daemon.protocol.values import Capabilities as Capabilities
+from pi_daemon.protocol.values import (
+    Count,
+    DatasetCards,
+    DatasetName,
+    Digest,
+    Loss,
+    Name,
+    PerClass,
+    Positive,
+    Seconds,
+    Seed,
+    Text,
+)
+from pi_daemon.protocol.values import Cursor as Cursor
+from pi_daemon.protocol.values import DatasetCard as DatasetCard
+from pi_daemon.protocol.values import DeviceState as DeviceState
+from pi_daemon.protocol.values import DeviceStatus as DeviceStatus
+from pi_daemon.protocol.values import RefusalCode as RefusalCode
+from pi_daemon.protocol.values import Role as Role
 
 # First on every link, in both directions
 
@@ -164,7 +64,7 @@ class Hello(Struct, frozen=True, tag="hello"):
     capabilities: Capabilities | None = None
     """Daemon only, as the two below."""
     status: DeviceStatus | None = None
-    datasets: Annotated[tuple[DatasetCard, ...], Meta(max_length=MAX_DATASETS)] = ()
+    datasets: DatasetCards = ()
 
 
 # Commands: console -> daemon
@@ -185,6 +85,8 @@ class TakeLease(Command, frozen=True, kw_only=True, tag="lease.take"):
 
     take_over: bool = False
     """Replace a controller whose lease is still valid; needs a higher fence."""
+    trains: bool = True
+    """The run will train: the device may load at once what that takes. False: data is dealt."""
 
 
 class RenewLease(Command, frozen=True, kw_only=True, tag="lease.renew"):
@@ -274,6 +176,28 @@ class RefuseUpdate(Command, frozen=True, kw_only=True, tag="update.refuse"):
     reason: Text
 
 
+class OfferData(Command, frozen=True, kw_only=True, tag="data.offer"):
+    """Ask whether the device takes a dataset. Answer: `data.offset`."""
+
+    name: DatasetName
+    size: Annotated[int, Meta(ge=1, le=MAX_MODEL_BYTES)]
+    """Bytes of its file: safetensors with x, y and perhaps record."""
+    sha256: Digest
+    """Of the file."""
+    replace: bool = False
+    """Put it in the place of one with this name and other content."""
+
+
+class PutData(Command, frozen=True, kw_only=True, tag="data.put"):
+    """Bring the rest of the dataset that was offered last. Answer: `data.stored`."""
+
+    sha256: Digest
+    """Of the whole file, as it was offered."""
+    offset: Count
+    """Where the rest begins: as the device said."""
+    rest: Blob
+
+
 # Answers: daemon -> console
 
 
@@ -309,6 +233,23 @@ class Evaluated(Struct, frozen=True, tag="evaluated"):
     """Row: true class, column: predicted class; None when the targets are no classes."""
 
 
+class DataOffset(Struct, frozen=True, tag="data.offset"):
+    """The device takes the dataset that was offered."""
+
+    cmd_id: Name
+    offset: Count
+    """Bytes of it that are here already, from a transfer that was cut."""
+    card: DatasetCard | None = None
+    """Not None: it is here, and there is nothing to send."""
+
+
+class DataStored(Struct, frozen=True, tag="data.stored"):
+    """The dataset is on the device's disk and can be trained on."""
+
+    cmd_id: Name
+    card: DatasetCard
+
+
 # Told by the daemon, without an answer
 
 
@@ -316,6 +257,12 @@ class Status(Struct, frozen=True, tag="status"):
     """Sent on every link when it changes."""
 
     status: DeviceStatus
+
+
+class Datasets(Struct, frozen=True, tag="datasets"):
+    """What the device has data of. Sent on every link when it changes."""
+
+    datasets: DatasetCards
 
 
 class Batches(Struct, frozen=True, tag="round.batches"):
@@ -393,6 +340,8 @@ FromConsole = (
     | Evaluate
     | AcceptUpdate
     | RefuseUpdate
+    | OfferData
+    | PutData
 )
-Answer = Ok | Refused | Prepared | Evaluated
-FromDaemon = Hello | Answer | Status | Batches | Update | RoundFailed | Telemetry | Log
+Answer = Ok | Refused | Prepared | Evaluated | DataOffset | DataStored
+FromDaemon = Hello | Answer | Status | Datasets | Batches | Update | RoundFailed | Telemetry | Log

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from msgspec import structs
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
@@ -24,13 +25,9 @@ from pi_daemon.protocol.messages import (
     Answer,
     Blob,
     Command,
-    Evaluated,
     FromConsole,
     FromDaemon,
     Hello,
-    Ok,
-    Prepared,
-    Refused,
     Role,
     TakeLease,
     Update,
@@ -88,20 +85,26 @@ class RawLink:
     async def ask(self, command: Command, content: bytes | None = None) -> Answer:
         """Send a command, the bytes that it announces if it does, and wait for its answer."""
         await self.send(command)  # type: ignore[arg-type]
-        blob = getattr(command, "graphs", None) or getattr(command, "model", None)
-        if isinstance(blob, Blob) and content is not None:
+        [blob] = [b for b in structs.asdict(command).values() if isinstance(b, Blob)] or [None]
+        if blob is not None and content is not None:
             await self.send_blob(blob, content)
+        return await self.answer_to(command.cmd_id)
+
+    async def answer_to(self, cmd_id: str) -> Answer:
         while True:
             message = await self.receive()
-            if (
-                isinstance(message, Ok | Refused | Prepared | Evaluated)
-                and message.cmd_id == command.cmd_id
-            ):
+            if isinstance(message, Answer) and message.cmd_id == cmd_id:
                 return message
 
-    async def take_lease(self, *, take_over: bool = False) -> Answer:
+    async def take_lease(self, *, take_over: bool = False, trains: bool = True) -> Answer:
         return await self.ask(
-            TakeLease(cmd_id=self.new_cmd_id(), run=self.run, fence=self.fence, take_over=take_over)
+            TakeLease(
+                cmd_id=self.new_cmd_id(),
+                run=self.run,
+                fence=self.fence,
+                take_over=take_over,
+                trains=trains,
+            )
         )
 
     def new_cmd_id(self) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -116,6 +117,13 @@ def test_an_update_that_does_not_fit_is_refused_by_tensor(
     kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     with pytest.raises(TensorError, match=reason):
         require_fit(save(tmp_path / "update", kept), RETURNED)
+
+
+def test_an_update_with_another_hash_than_announced_is_refused(tmp_path: Path) -> None:
+    path = update(tmp_path, "alice", 1, 1.0).path
+    require_fit(path, RETURNED, hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(TensorError, match="is not the one that was announced"):
+        require_fit(path, RETURNED, hashlib.sha256(b"other bytes").hexdigest())
 
 
 def test_averaging_nothing_is_an_error(tmp_path: Path) -> None:

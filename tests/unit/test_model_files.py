@@ -62,7 +62,7 @@ def test_a_tensor_may_be_written_and_read_in_pieces(tmp_path: Path) -> None:
     whole = write_model(tmp_path / "a", {"x": spec_of(x)}, lambda name: [x])
     assert write_model(tmp_path / "b", {"x": spec_of(x)}, lambda name: x.split(70_001)) == whole
     file = ModelFile.open(tmp_path / "b")
-    read = [file.piece("x", begin, end) for begin, end in pieces(spec_of(x))]
+    read = [file.piece("x", begin, end) for begin, end in pieces(len(x))]
     assert len(read) > 1
     assert torch.equal(torch.cat(read), x)
 
@@ -71,7 +71,7 @@ def test_a_file_that_becomes_shorter_is_noticed(tmp_path: Path) -> None:
     write(tmp_path / "model")
     file = ModelFile.open(tmp_path / "model")
     os.truncate(tmp_path / "model", file.table.offsets["b"][1] - 1)
-    with pytest.raises(TensorError, match="ends within tensor 'b'"):
+    with pytest.raises(TensorError, match="has become shorter"):
         file.tensor("b")
 
 

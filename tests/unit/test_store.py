@@ -52,6 +52,31 @@ def test_only_the_machines_own_events_are_replayed(tmp_path: Path) -> None:
     assert list(store.events()) == [b'{"type":"worker_joined"}']
 
 
+def test_events_of_one_commit_are_replayed_in_their_order(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "r1")
+    store.commit(events=[b'{"n":1}', b'{"n":2}'])
+    store.commit(events=[b'{"n":3}'])
+    assert list(store.events()) == [b'{"n":1}', b'{"n":2}', b'{"n":3}']
+
+
+def test_tidying_leaves_the_updates_of_a_round_that_has_begun(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "r1")
+    paths = [store.new_update_path(number, "alice") for number in (1, 2, 3)]
+    for path in paths:
+        path.touch()
+    store.tidy(2)
+    assert list(store.updates.iterdir()) == [paths[2]]
+
+
+def test_tidying_leaves_a_checkpoint_that_is_newer(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "r1")
+    for n in range(4):
+        store.checkpoint_path(n).touch()
+    store.tidy(2)
+    kept = sorted(store.checkpoints.iterdir())
+    assert kept == [store.checkpoint_path(n) for n in (1, 2, 3)]
+
+
 def test_a_worker_id_cannot_leave_the_folder(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "r1")
     path = store.new_update_path(3, "../../etc/앨리스")

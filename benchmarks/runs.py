@@ -43,7 +43,7 @@ def own_places(folder: Path) -> Iterator[None]:
 
 def cpu_seconds(pid: int) -> float:
     times = psutil.Process(pid).cpu_times()
-    return times.user + times.system
+    return float(times.user + times.system)
 
 
 class Processes:

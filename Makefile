@@ -52,7 +52,7 @@ bench: $(INSTALLED) ## Time everything beside plain PyTorch, and beside Flower a
 	$(BIN)/python -m benchmarks
 
 .PHONY: bench-ecg
-bench-ecg: $(INSTALLED) ## Heartbeats of 22 patients on 11 daemons, beside central training (an hour)
+bench-ecg: $(INSTALLED) ## Heartbeats of 22 patients on 11 daemons, beside central training (half an hour)
 	$(BIN)/python -m benchmarks.ecg
 
 .PHONY: bench-seed

@@ -98,6 +98,13 @@ def test_a_blob_arrives_as_it_was_sent() -> None:
     assert received == content
 
 
+def test_the_hash_may_be_left_to_whoever_keeps_the_bytes() -> None:
+    transfers = IncomingTransfers(are_hashed=False)
+    transfers.announce(blob_of(b"abcd"), limit_bytes=4)
+    incoming, _ = transfers.feed(CHUNK_HEADER.pack(1, 0) + b"abcX")
+    assert incoming.is_complete
+
+
 def test_two_blobs_may_arrive_by_turns() -> None:
     contents = {1: b"a" * 2 * CHUNK_BYTES, 2: b"b" * 2 * CHUNK_BYTES}
     transfers = IncomingTransfers()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from pi_daemon.describing import UnusableDataError, describe
+from pi_daemon.durable import put_in_place
 from pi_daemon.protocol.messages import DatasetCard, OfferData, RefusalCode
 from pi_daemon.protocol.values import DATASET_NAME
 from pi_daemon.receiving import Room
@@ -84,7 +85,7 @@ class DataStore:
                 part.unlink()
                 return RefusalCode.BAD_DATA, "not the bytes that were offered: deal it again"
             (card,) = describe({offer.name: str(part)}, None, self._shares_labels)
-            self._put_in_place(part, self.path_of(offer.name))
+            put_in_place(part, self.path_of(offer.name))
         except UnusableDataError as error:
             part.unlink(missing_ok=True)
             return RefusalCode.BAD_DATA, str(error).replace(str(part), offer.name)
@@ -102,17 +103,6 @@ class DataStore:
     def _files(self) -> list[Path]:
         """Datasets and parts."""
         return [path for path in self._folder.glob(f"*{_SUFFIX}") if path.is_file()]
-
-    def _put_in_place(self, part: Path, path: Path) -> None:
-        """One or the other is there after a power cut, and it is whole."""
-        for written in (part, self._folder):
-            descriptor = os.open(written, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            if written == part:
-                part.replace(path)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from pi_daemon.durable import put_in_place
 from pi_daemon.paths import make_private
 
 
@@ -118,11 +119,4 @@ def _write_durably(path: Path, content: bytes) -> None:
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    put_in_place(temporary, path)

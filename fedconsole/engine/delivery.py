@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from fedconsole.coordinator.events import UpdateDelivered, UpdateRejected
 from fedconsole.engine.worker import Job, Reports
+from pi_daemon.durable import sync
 from pi_daemon.protocol.errors import TensorError
 from pi_daemon.protocol.messages import Update
 from pi_daemon.protocol.tensors import TensorSpec
@@ -65,12 +65,10 @@ def _take_in(
     """
     # torch takes more than a second to import: by now the engine has it.
     from fedconsole.learning.aggregation import require_fit
-    from fedconsole.learning.model_files import fsync_folder
 
     if not has_travelled:
         require_fit(path, expected)
         return
     require_fit(path, expected, update.parameters.sha256)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    fsync_folder(path.parent)
+    sync(path)
+    sync(path.parent)

@@ -19,6 +19,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from pi_daemon.durable import sync
 from pi_daemon.learning.graph import TORCH_DTYPES
 from pi_daemon.protocol.errors import TensorError
 from pi_daemon.protocol.limits import MAX_TENSOR_HEADER_BYTES
@@ -176,7 +177,7 @@ def write_model(
         os.fsync(file.fileno())
     content.update(separator)
     temporary.replace(path)
-    fsync_folder(path.parent)
+    sync(path.parent)
     return WrittenModel(content.hexdigest(), whole.hexdigest(), size)
 
 
@@ -193,12 +194,3 @@ def _fill(values: Tensor, file: FileIO) -> Tensor:
 def bytes_of(values: Tensor) -> memoryview:
     """The memory of flat values."""
     return values.view(torch.uint8).numpy().data
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make a rename in `folder` outlive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

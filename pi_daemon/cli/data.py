@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from pi_daemon.cli.refusal import refuse
+from pi_daemon.durable import put_in_place
 from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
@@ -224,9 +225,7 @@ def _write(target: Path, arrays: dict[str, NDArray[Any]]) -> None:
     try:
         with temporary.open("xb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
+        put_in_place(temporary, target)
     except OSError as error:
         refuse(f"{target} cannot be written: {error.strerror or error}; nothing was changed")
     finally:

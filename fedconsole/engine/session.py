@@ -84,7 +84,7 @@ class Session:
             for task in workers:
                 task.cancel()
             await self._pool.close()
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             self._store.drop_updates(self.num_rounds + 1)
         return finish.exit_code
 

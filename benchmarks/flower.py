@@ -324,8 +324,6 @@ def _plain_rounds(x: np.ndarray, y: np.ndarray) -> list[tuple[float, float]]:
         mnist.build(),
         {str(worker): shard for worker, shard in enumerate(zip(images, labels, strict=True))},
         mnist.loss,
-        (images[0][:1], labels[0][:1]),
-        epochs=1,
         batch_size=64,
         batches_per_round=50,
         lr=0.01,

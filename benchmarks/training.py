@@ -73,8 +73,6 @@ def one_after_the_other() -> Cost:
         mnist.build(),
         {str(number): shard for number in range(NUM_WORKERS)},
         mnist.loss,
-        random_shard(BATCH_SIZE),
-        epochs=1,
         batch_size=BATCH_SIZE,
         batches_per_round=NUM_BATCHES,
         lr=_LR,

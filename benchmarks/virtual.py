@@ -86,8 +86,6 @@ def plain_users() -> tuple[float, float]:
         mnist.build(),
         {str(number): shard for number in range(num_users)},
         mnist.loss,
-        shard,
-        epochs=1,
         batch_size=BATCH_SIZE,
         batches_per_round=1,
         lr=0.01,

@@ -33,7 +33,7 @@ def deal(
     ],
     name: Annotated[
         str | None,
-        typer.Option(help="Of the dataset on the devices.  [default: as the source is called]"),
+        typer.Option(help="Of the dataset on the devices.", show_default="as the source is called"),
     ] = None,
     workers: Annotated[
         list[str] | None,

@@ -40,7 +40,7 @@ _HOW, _AVERAGE, _SHOW = "How workers train", "Rounds and quorum", "Front end"
 
 Task = Annotated[
     str | None,
-    _option(_WHAT, "--task", help="digits, mnist or a Python file.", metavar="TASK"),
+    _option(_WHAT, "--task", help="digits, mnist, ecg, ecg-rr or a Python file.", metavar="TASK"),
 ]
 InitFrom = Annotated[
     str | None, _option(_WHAT, "--init-from", help="Start from this model.", metavar="PATH")

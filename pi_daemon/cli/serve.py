@@ -40,27 +40,31 @@ def serve(
     ] = PORT,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     worker_name: Annotated[
-        str, typer.Option("--id", metavar="NAME", help="This worker's name.  [default: host name]")
+        str,
+        typer.Option("--id", metavar="NAME", help="This worker's name.", show_default="host name"),
     ] = "",
     dataset: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=SOURCE",
-            help="Data to train on: `sample`, a .npz or .safetensors file with x and y, or a "
-            "folder of IDX files. Repeatable.",
+            help="Data to train on: `sample`, a .npz or .safetensors file with x and y, a folder of "
+            "IDX files, a heartbeat .csv, or a folder of WFDB records. Repeatable.",
         ),
     ] = None,
     shard: Annotated[
         str | None,
-        typer.Option(help="Own only a part: 1/3, or dirichlet:0.3:1/3:SEED."),
+        typer.Option(help="Own only a part: 1/3, dirichlet:0.3:1/3:SEED, or record:NAME,NAME."),
     ] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
     state_dir: Annotated[
-        str | None, typer.Option(help="Key and work files.  [default: one for each name]")
+        str | None,
+        typer.Option(help="Key and work files.", show_default="one for each name"),
     ] = None,
     max_memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Of the trainer, such as 512M.  [default: 80 % of all]"),
+        typer.Option(
+            metavar="SIZE", help="Of the trainer, such as 512M.", show_default="80 % of all"
+        ),
     ] = None,
     max_model: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Largest model to accept, such as 100M.")
@@ -77,7 +81,7 @@ def serve(
     ] = None,
     max_bytes: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Of all that is dealt.  [default: 1G]"),
+        typer.Option(metavar="SIZE", help="Of all that is dealt.", show_default="1G"),
     ] = None,
     share_labels: Annotated[
         bool, typer.Option("--share-labels", help="Tell consoles how many examples each class has.")

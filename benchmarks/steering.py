@@ -51,19 +51,22 @@ async def _steer(run: str) -> list[Line]:
     """Pause when all train, resume, and abort when all train again; the run's lines."""
     lines: list[Line] = []
     training: set[str] = set()
-    requests = iter(("pause", "abort"))
+    requests = ["abort", "pause"]
+    is_pausing = False
     async with ControlLink.connect(run) as link:
         async for line in link.events():
             lines.append(line)
             match line["type"]:
                 case "run.paused":
                     await link.request("resume")
-                    training.clear()
-                case "worker.batches":
+                case "run.resumed":
+                    is_pausing = False
+                case "worker.batches" if not is_pausing:
                     training.add(line["worker"])
-            if len(training) == _NUM_DEVICES and (request := next(requests, None)):
+            if len(training) == _NUM_DEVICES and requests:
                 training.clear()
-                await link.request(request)
+                is_pausing = True
+                await link.request(requests.pop())
     return lines
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -30,6 +30,14 @@ class FrontEnd(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after which `run` aborts."""
     search_seconds: float = 1.5
     """How long to listen for devices' announcements; 0: no multicast at all."""
+    lang: Literal["en", "ko"] | None = None
+    """Of the full screen; None: that of the locale."""
+    theme: Literal["ansi", "fed-dark", "fed-light", "fed-high-contrast"] = "fed-dark"
+    glyphs: Literal["unicode", "ascii"] = "unicode"
+    """ascii: for terminals that draw signs two cells wide."""
+    mouse: bool = True
+    """False: the terminal's own selection works."""
+    bell: bool = True
 
     def __post_init__(self) -> None:
         if self.timeout is not None and not 0 < self.timeout < math.inf:
@@ -107,6 +115,10 @@ class Config:
 
     def front_end(self) -> FrontEnd:
         return FrontEnd(**self._values("console"))
+
+    def run_values(self) -> Mapping[str, object]:
+        """What was set of a run, by the plan's field."""
+        return self._values("run")
 
     def check(self) -> Plan:
         """The plan, or PlanError, whoever the workers will be: unless set, virtual ones stand in."""

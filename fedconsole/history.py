@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -129,13 +129,19 @@ def is_running(run: str) -> bool:
         return True
 
 
-def lines(run: str, first_seq: int = 1) -> Iterator[Line]:
+def lines(run: str, first_seq: int = 1, types: Sequence[str] = ()) -> Iterator[Line]:
     """The journal's lines in order, as `run --json` printed them.
+
+    May be read in several threads, one after another.
+
+    Args:
+        types: only lines of these; none: all.
 
     Raises:
         StorageError: the journal cannot be read.
     """
-    yield from _select(run, "seq >= ? ORDER BY seq", first_seq)
+    wanted = f"AND type IN ({','.join('?' * len(types))})" if types else ""
+    yield from _select(run, f"seq >= ? {wanted} ORDER BY seq", first_seq, *types)
 
 
 def summarize(run: str) -> RunSummary | None:
@@ -147,7 +153,7 @@ def summarize(run: str) -> RunSummary | None:
     first = _first(run)
     if first is None:
         return None
-    end = _last(run, "run.finished") or {}
+    end = _end(run)
     test = _last_test(run)
     last_round = _last(run, "round.finished") or {}
     return RunSummary(
@@ -236,6 +242,12 @@ def _first(run: str) -> Line | None:
     return next(_select(run, "seq = 1"), None)
 
 
+def _end(run: str) -> Line:
+    # It is the last of all lines; looking for its type would read the whole journal without one.
+    last = next(_select(run, "TRUE ORDER BY seq DESC LIMIT 1"), {})
+    return last if last.get("type") == "run.finished" else {}
+
+
 def _last_test(run: str) -> Line:
     return next(_select(run, f"{_ON_TEST_SET} ORDER BY seq DESC LIMIT 1"), {})
 
@@ -250,7 +262,8 @@ def _select(run: str, condition: str, *values: object) -> Iterator[Line]:
         return
     query = f"SELECT seq, time_ms, type, line FROM journal WHERE {condition}"
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
+        with closing(connection) as database:
             for row in database.execute(query, values):
                 yield make_line(run, *row)
     except (sqlite3.Error, ValueError) as error:

@@ -34,10 +34,13 @@ def demo(
     """Try it out: start some daemons here and train on them; nothing is downloaded."""
     import asyncio
 
+    from fedconsole.cli.console import open_demo, wants_full_screen
     from fedconsole.cli.follow import start_and_follow
     from fedconsole.fleet.local import local_daemons
     from fedconsole.headless import choose_screen
 
+    if not headless and wants_full_screen(json, plain, quiet, verbose):
+        return asyncio.run(open_demo(workers))
     verbosity = -1 if quiet else verbose
     screen = choose_screen(json=json, plain=bool(plain), verbosity=verbosity)
 

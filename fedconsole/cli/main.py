@@ -44,15 +44,36 @@ app = typer.Typer(
 def _root(
     ctx: typer.Context,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    lang: Annotated[
+        str | None, typer.Option(help="Of the full screen: en or ko. Default: the locale's.")
+    ] = None,
+    mouse: Annotated[
+        bool | None, typer.Option("--mouse/--no-mouse", help="Off: the terminal's own selection.")
+    ] = None,
 ) -> None:
+    """Without a command: the full screen."""
     if show_version:
         _print_version()
         raise typer.Exit
+    # As settings of the environment they reach every command that opens the screen.
+    for name, value in (("LANG", lang), ("MOUSE", None if mouse is None else str(mouse).lower())):
+        if value is not None:
+            os.environ[f"FEDCONSOLE_{name}"] = value
     if ctx.invoked_subcommand is None:
-        # Typer writes it to stdout, which is for data.
-        with redirect_stdout(sys.stderr):
-            ctx.get_help()
-        raise typer.Exit(ExitCode.USAGE)
+        raise typer.Exit(_open(ctx))
+
+
+def _open(ctx: typer.Context) -> int:
+    from fedconsole.cli.console import has_full_screen, open_console
+
+    if has_full_screen():
+        from fedconsole.config import load
+
+        return open_console(load({}))
+    # Typer writes it to stdout, which is for data.
+    with redirect_stdout(sys.stderr):
+        ctx.get_help()
+    return ExitCode.USAGE
 
 
 app.command()(run.run)

@@ -86,6 +86,7 @@ def run(
 
 
 def _run(options: dict[str, Any]) -> int:
+    from fedconsole.cli.console import open_new_run, wants_full_screen
     from fedconsole.config import KEYS, load
     from fedconsole.headless import choose_screen
 
@@ -103,6 +104,11 @@ def _run(options: dict[str, Any]) -> int:
     if options["detach"]:
         return _detach(settings, dry_run=dry_run)
     front_end = settings.front_end()
+    is_plain_talk = options["headless"] or dry_run or front_end.timeout is not None
+    if not is_plain_talk and wants_full_screen(
+        json, front_end.plain, options["quiet"], options["verbose"]
+    ):
+        return open_new_run(settings)
     screen: Screen = PreflightScreen()
     if json or not dry_run:
         verbosity = -1 if options["quiet"] else options["verbose"]

@@ -6,18 +6,21 @@ import sys
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedconsole.cli.output import Output, OutputOption, print_rows, say
 from fedconsole.errors import ExitCode, RefusedError, StorageError, UsageError
 
+if TYPE_CHECKING:
+    from fedconsole.history import RunSummary
+
 app = typer.Typer(help="List, show, export and remove runs.")
 
 _LIST_COLUMNS = ("run", "state", "task", "started", "rounds", "seconds", "accuracy", "loss")
+_FEWEST_COMPARED = 2
 _ROUND_COLUMNS = ("round", "seconds", "updates", "training_loss", "loss", "accuracy", "macro_f1")
-_CLASS_COLUMNS = ("class", "examples", "recall", "precision", "f1")
 
 
 def _complete(incomplete: str) -> list[str]:
@@ -47,16 +50,14 @@ def list_runs(output: OutputOption = Output.TABLE) -> None:
 @app.command("show")
 def show(run: Run = "latest", output: OutputOption = Output.TABLE) -> None:
     """One run: how it ended, its plan, its rounds, and its last test class by class."""
-    from fedconsole import history
+    from fedconsole import history, report
 
     run = history.resolve_one(run)
-    summary = history.summarize(run)
-    if summary is None:
-        raise StorageError(f"run {run} has no journal; its engine wrote only its engine.log")
+    summary = _summary(run)
     rows = [asdict(row) for row in history.rounds(run)]
     facts = _plain(asdict(summary))
     confusion = history.confusion(run)
-    classes = _class_rows(confusion)
+    classes = report.class_rows(confusion)
     if output is Output.JSON:
         tables = {"round_table": rows, "class_table": classes, "confusion": confusion}
         print_rows([facts | tables], ("run",), output)
@@ -64,8 +65,9 @@ def show(run: Run = "latest", output: OutputOption = Output.TABLE) -> None:
     if output is Output.NAME:
         print(run)
         return
-    plan = facts.pop("plan")
-    for name, value in (facts | {"plan": _changed(plan)}).items():
+    plan = report.changed(facts.pop("plan"))
+    shown_plan = ", ".join(f"{name}={value}" for name, value in plan.items())
+    for name, value in (facts | {"plan": shown_plan}).items():
         if value not in (None, ""):
             print(f"{name.replace('_', ' '):10}  {value}")
     if rows:
@@ -73,7 +75,7 @@ def show(run: Run = "latest", output: OutputOption = Output.TABLE) -> None:
         print_rows(rows, _ROUND_COLUMNS, output)
     if classes:
         print()
-        print_rows(classes, _CLASS_COLUMNS, output)
+        print_rows(classes, report.CLASS_COLUMNS, output)
         print()
         taken = [
             {"true class": c, **dict(zip(confusion, confusion[c], strict=True))} for c in confusion
@@ -81,46 +83,44 @@ def show(run: Run = "latest", output: OutputOption = Output.TABLE) -> None:
         print_rows(taken, ("true class", *confusion), output)
 
 
-def _class_rows(confusion: dict[str, list[int]]) -> list[dict[str, Any]]:
-    from fedconsole.learning.metrics import class_metrics
-
-    metrics = class_metrics(list(confusion.values()))
-    if metrics is None:
-        return []
-    numbers = zip(metrics.recall, metrics.precision, metrics.f1, strict=True)
-    return [
-        dict(zip(_CLASS_COLUMNS, (name, sum(row), *values), strict=True))
-        for (name, row), values in zip(confusion.items(), numbers, strict=True)
-    ]
-
-
 @app.command("export")
 def export(
     run: Run = "latest",
     as_json: Annotated[bool, typer.Option("--json", help="The journal, a line each.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="The table of rounds.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="A report for people.")] = False,
+    as_svg: Annotated[bool, typer.Option("--svg", help="The losses by round, drawn.")] = False,
     model: Annotated[Path | None, typer.Option(help="Copy the model here.")] = None,
 ) -> None:
-    """Write a run's journal or rounds to stdout, or its model to a file."""
-    import csv
-
-    from fedconsole import history
+    """Write a run's journal, rounds, report or picture to stdout, or its model to a file."""
+    from fedconsole import history, report
     from fedconsole.headless import json_line
 
-    if as_json + as_csv + (model is not None) != 1:
-        raise UsageError("export what? give one of --json, --csv and --model FILE")
+    if sum((as_json, as_csv, as_markdown, as_svg, model is not None)) != 1:
+        raise UsageError(
+            "export what? give one of --json, --csv, --markdown, --svg and --model FILE"
+        )
     run = history.resolve_one(run)
     if model is not None:
         _copy_model(run, model)
     elif as_json:
         for line in history.lines(run):
             print(json_line(line))
+    elif as_csv:
+        print(report.csv_text(history.rounds(run)), end="")
     else:
-        rounds = [asdict(row) for row in history.rounds(run)]
-        columns = list(history.RoundSummary.__dataclass_fields__)
-        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row | {"updates": " ".join(row["updates"])} for row in rounds)
+        lines = history.lines(run, types=report.LINE_TYPES)
+        record = report.make_record(_summary(run), history.rounds(run), lines)
+        print(report.markdown(record) if as_markdown else report.svg(record), end="")
+
+
+def _summary(run: str) -> RunSummary:
+    from fedconsole.history import summarize
+
+    summary = summarize(run)
+    if summary is None:
+        raise StorageError(f"run {run} has no journal; its engine wrote only its engine.log")
+    return summary
 
 
 def _copy_model(run: str, target: Path) -> None:
@@ -138,6 +138,59 @@ def _copy_model(run: str, target: Path) -> None:
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error.strerror}") from error
     say(f"model of run {run} copied to {target}")
+
+
+@app.command("compare")
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN [RUN RUN]", help="Two to four of them.", autocompletion=_complete
+        ),
+    ],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """How runs ended, and in what their plans differ."""
+    from fedconsole import history, report
+
+    names = [history.resolve_one(run) for run in runs]
+    if len(set(names)) < len(names):
+        raise UsageError(f"a run is named twice in {', '.join(names)}; name each once")
+    if not _FEWEST_COMPARED <= len(names) <= report.MOST_COMPARED:
+        raise UsageError(f"{len(names)} runs to compare; name 2 to {report.MOST_COMPARED}")
+    summaries = [_summary(name) for name in names]
+    rows = [report.outcome(summary) for summary in summaries]
+    plans = report.differing([summary.plan for summary in summaries])
+    if output is not Output.TABLE:
+        own = [{key: values[i] for key, values in plans.items()} for i in range(len(names))]
+        print_rows(
+            [row | {"plan": plan} for row, plan in zip(rows, own, strict=True)], ("run",), output
+        )
+        return
+    print_rows(rows, report.OUTCOME_COLUMNS, output)
+    if plans:
+        print()
+        options = [
+            {"option": key} | dict(zip(names, map(report.shown, values), strict=True))
+            for key, values in plans.items()
+        ]
+        print_rows(options, ("option", *names), output)
+
+
+@app.command("replay")
+def replay(
+    run: Run = "latest",
+    speed: Annotated[float, typer.Option(help="How many times faster than the run; 1 to 60.")] = 10,
+) -> int:
+    """Show a run on the Live screen as if it went on now."""
+    from fedconsole import history
+    from fedconsole.cli import console
+
+    run = history.resolve_one(run)
+    _summary(run)
+    if not console.has_full_screen():
+        raise UsageError(f"a replay needs a terminal; for the text: fedconsole logs {run}")
+    return console.open_replay(run, speed)
 
 
 @app.command("rm")
@@ -196,13 +249,3 @@ def _print_log_line(line: dict[str, Any]) -> None:
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"started": row["started"].isoformat(timespec="seconds")}
-
-
-def _changed(plan: dict[str, Any]) -> str:
-    """The part of a plan that is not the default."""
-    import msgspec
-
-    from fedconsole.coordinator.plan import Plan
-
-    defaults = {field.name: field.default for field in msgspec.structs.fields(Plan)}
-    return ", ".join(f"{k}={v}" for k, v in plan.items() if v != defaults.get(k) and v != [])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from fedconsole.cli import options as o
 from fedconsole.cli.output import say
 from fedconsole.cli.runs import Run
@@ -15,9 +19,10 @@ def attach(
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> int:
-    """Show a running run from its start on; Ctrl-C leaves it going."""
+    """Show a running run from its start on; leaving it leaves it going."""
     import asyncio
 
+    from fedconsole.cli.console import wants_full_screen
     from fedconsole.cli.follow import crash, show
     from fedconsole.headless import choose_screen
     from fedconsole.history import is_running, resolve_one
@@ -25,12 +30,22 @@ def attach(
     name = resolve_one(run)
     if not is_running(name):
         raise RefusedError(f"run {name} is not running; see fedconsole runs show {name}")
+    if wants_full_screen(json, plain, quiet, verbose):
+        return _open(name)
     verbosity = -1 if quiet else verbose
     screen = choose_screen(json=json, plain=bool(plain), verbosity=verbosity)
     exit_code = asyncio.run(show(name, screen))
     if exit_code is None:
         raise crash(name)
     return exit_code
+
+
+def _open(run: str) -> int:
+    from fedconsole.cli.console import open_console
+    from fedconsole.config import load
+    from fedconsole.tui.opening import Opening
+
+    return open_console(load({}), Opening("live", run))
 
 
 def pause(run: Run) -> None:
@@ -43,9 +58,14 @@ def resume(run: Run) -> None:
     _request(run, "resume")
 
 
-def abort(run: Run) -> None:
+def abort(
+    run: Run,
+    after_round: Annotated[
+        bool, typer.Option("--after-round", help="Complete the open round first.")
+    ] = False,
+) -> None:
     """End a run; its last checkpoint is kept."""
-    _request(run, "abort")
+    _request(run, "stop" if after_round else "abort")
 
 
 def _request(reference: str, request: str) -> None:

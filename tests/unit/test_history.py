@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -139,6 +140,22 @@ def test_lines_are_what_the_run_printed() -> None:
         "plan": {"virtual": 2},
     }
     assert list(history.lines("20261122-aaaa", first_seq=2)) == [second]
+
+
+def test_lines_of_some_types_may_be_asked_for() -> None:
+    write_journal("20261122-aaaa", [CREATED, ROUND, TEST, ROUND, END])
+    found = history.lines("20261122-aaaa", types=("round.finished", "eval"))
+    assert [line["seq"] for line in found] == [2, 3, 4]
+    assert list(history.lines("20261122-aaaa", first_seq=5, types=("eval",))) == []
+
+
+def test_threads_may_take_turns_in_reading_a_journal() -> None:
+    write_journal("20261122-aaaa", [CREATED, ROUND, TEST])
+    found = history.lines("20261122-aaaa")
+    turns = [ThreadPoolExecutor(1) for _ in range(3)]
+    assert [pool.submit(next, found).result()["seq"] for pool in turns] == [1, 2, 3]
+    for pool in turns:
+        pool.shutdown()
 
 
 def test_a_run_is_named_by_a_unique_prefix_latest_or_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,124 @@
+"""Opens the full-screen console."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from fedconsole.cli.output import say
+from fedconsole.errors import ExitCode, FedconsoleError
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from fedconsole.config import Config
+    from fedconsole.tui.app import FedconsoleApp
+    from fedconsole.tui.opening import Opening
+
+_ABORT_S = 10.0
+
+
+def has_full_screen(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a person sits at a terminal that can show it."""
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    is_able = environment.get("TERM") not in (None, "", "dumb")
+    return is_terminal and is_able and "CI" not in environment
+
+
+def wants_full_screen(json: bool, plain: bool | None, quiet: bool, verbose: int) -> bool:
+    """Whether a command that can also talk in lines should open it."""
+    return has_full_screen() and not (json or plain or quiet or verbose)
+
+
+def open_console(settings: Config, opening: Opening | None = None) -> int:
+    """Show the console until the operator leaves; runs go on. Returns the exit code."""
+    app = _make_app(settings, opening)
+    app.run(mouse=settings.front_end().mouse)
+    return app.return_code or ExitCode.COMPLETED
+
+
+def open_new_run(settings: Config) -> int:
+    """Start a run and show it; it goes on when the operator leaves.
+
+    Returns:
+        The run's exit code once it has ended.
+
+    Raises:
+        EngineCrashedError: the engine did not start.
+    """
+    from fedconsole.engine.launch import new_run_id, start_engine
+    from fedconsole.tui.opening import Opening
+
+    run = new_run_id()
+    engine = start_engine(run, settings.plan())
+    exit_code = open_console(settings, Opening("live", run))
+    if engine.poll() is None:
+        say(f"run {run} goes on; come back with: fedconsole attach {run}")
+        return exit_code
+    return exit_code or engine.returncode
+
+
+async def open_demo(num_workers: int) -> int:
+    """Start daemons on this machine, train on them, and show it; all ends with the screen."""
+    import asyncio
+
+    from fedconsole.cli.demo import demo_plan
+    from fedconsole.config import load
+    from fedconsole.engine.launch import new_run_id, start_engine
+    from fedconsole.fleet.local import local_daemons
+    from fedconsole.tui.opening import Opening
+
+    settings = load({})
+    say("starting the devices")
+    async with local_daemons(num_workers) as addresses:
+        run = new_run_id()
+        engine = await asyncio.to_thread(start_engine, run, demo_plan(addresses))
+        app = _make_app(settings, Opening("live", run))
+        try:
+            await app.run_async(mouse=settings.front_end().mouse)
+        finally:
+            # Its devices go away now.
+            await _abort(run)
+            await asyncio.to_thread(_end, engine)
+    return app.return_code or ExitCode.COMPLETED
+
+
+async def _abort(run: str) -> None:
+    from fedconsole.engine.control import ControlLink
+
+    # Refused or unheard: it has ended by itself.
+    with suppress(FedconsoleError):
+        async with ControlLink.connect(run) as link:
+            await link.request("abort")
+
+
+def _end(engine: subprocess.Popen[bytes]) -> None:
+    import subprocess
+
+    try:
+        engine.wait(_ABORT_S)
+    except subprocess.TimeoutExpired:
+        engine.kill()
+        engine.wait()
+
+
+def open_replay(run: str, speed: float) -> int:
+    """Show a stored run as if it went on now."""
+    from fedconsole.config import load
+    from fedconsole.tui.opening import Opening
+
+    return open_console(load({}), Opening("live", replay=(run, speed)))
+
+
+def _make_app(settings: Config, opening: Opening | None) -> FedconsoleApp:
+    from fedconsole.desk import RealDesk
+    from fedconsole.tui import glyphs, lang
+    from fedconsole.tui.app import FedconsoleApp
+
+    wanted = settings.front_end()
+    lang.use(wanted.lang or lang.preferred())
+    glyphs.use(wanted.glyphs)
+    return FedconsoleApp(RealDesk(settings), opening, theme=wanted.theme, has_bell=wanted.bell)

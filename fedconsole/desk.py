@@ -1,0 +1,126 @@
+"""What the console is given: the fleet, the runs' folders, and the engines' control sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fedconsole import config, history, paths
+from fedconsole.coordinator.phases import Request
+from fedconsole.coordinator.plan import Plan
+from fedconsole.engine.control import ControlLink
+from fedconsole.engine.launch import new_run_id, start_engine
+from fedconsole.fleet.inventory import Inventory
+from pi_daemon.protocol.text import clean
+
+if TYPE_CHECKING:
+    from fedconsole.engine.store import Line
+    from fedconsole.fleet.watching import Watcher
+
+_SHUTDOWN_S = 1.0
+
+
+class RealDesk:
+    """This desktop."""
+
+    def __init__(self, settings: config.Config) -> None:
+        self.name = clean(platform.node(), 64) or "desktop"
+        self.inventory = Inventory()
+        self._settings = settings
+        self._engines: list[subprocess.Popen[bytes]] = []
+        """Kept, so that ended ones do not stay as zombies."""
+        self._watcher: Watcher | None = None
+
+    async def watch(self) -> None:
+        # Its libraries take a tenth of a second to import: the first frame does not wait for them.
+        self._watcher = await asyncio.to_thread(self._make_watcher)
+        await self._watcher.run()
+
+    def _make_watcher(self) -> Watcher:
+        from fedconsole.fleet.watching import Watcher
+
+        seconds = self._settings.front_end().search_seconds
+        return Watcher(self.inventory, self._settings.devices, seconds, time.monotonic)
+
+    def add_device(self, address: str) -> None:
+        if self._watcher is not None:
+            self._watcher.add(address)
+
+    def clock(self) -> float:
+        return time.monotonic()
+
+    def now(self) -> datetime:
+        return datetime.now(tz=UTC)
+
+    def run_ids(self) -> list[str]:
+        return history.by_start()
+
+    def summarize(self, run: str) -> history.RunSummary | None:
+        return history.summarize(run)
+
+    def rounds(self, run: str) -> list[history.RoundSummary]:
+        return history.rounds(run)
+
+    def lines(self, run: str) -> Iterator[Line]:
+        return history.lines(run)
+
+    def is_running(self, run: str) -> bool:
+        return history.is_running(run)
+
+    async def follow(self, run: str) -> AsyncIterator[Line]:
+        async with ControlLink.connect(run) as link:
+            async for line in link.events():
+                yield line
+
+    async def request(self, run: str, request: Request) -> None:
+        async with ControlLink.connect(run) as link:
+            await link.request(request)
+
+    async def start(self, plan: Plan) -> str:
+        run = new_run_id()
+        self._engines = [engine for engine in self._engines if engine.poll() is None]
+        self._engines.append(await asyncio.to_thread(start_engine, run, plan))
+        return run
+
+    async def preflight(self, plan: Plan) -> AsyncIterator[Line]:
+        run = new_run_id()
+        engine = await asyncio.to_thread(start_engine, run, plan, dry_run=True)
+        try:
+            async for line in self.follow(run):
+                yield line
+        finally:
+            # Also when the operator did not wait for its end.
+            engine.terminate()
+            await asyncio.to_thread(_wait, engine)
+
+    def last_plan(self) -> Plan | None:
+        for run in reversed(history.by_start()):
+            summary = history.summarize(run)
+            if summary is not None:
+                return msgspec.convert(summary.plan, Plan)
+        return None
+
+    def configured(self) -> Mapping[str, object]:
+        return self._settings.run_values()
+
+    def remove(self, run: str) -> None:
+        history.remove(run)
+
+    def export_folder(self) -> Path:
+        return paths.state_dir() / "exports"
+
+
+def _wait(engine: subprocess.Popen[bytes]) -> None:
+    try:
+        engine.wait(_SHUTDOWN_S)
+    except subprocess.TimeoutExpired:
+        engine.kill()
+        engine.wait()

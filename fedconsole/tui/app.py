@@ -1,0 +1,359 @@
+"""The full-screen console. It shows and asks; what carries things out is its desk."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Final
+
+from textual.app import App, SystemCommand
+from textual.command import CommandPalette
+from textual.screen import Screen
+
+from fedconsole.coordinator.phases import Request
+from fedconsole.errors import ExitCode, FedconsoleError
+from fedconsole.tui import messages
+from fedconsole.tui.desk import Desk
+from fedconsole.tui.dialogs.choice import Choice
+from fedconsole.tui.frame import MODES, ConsoleScreen, key_label, offered_keys
+from fedconsole.tui.keys import key
+from fedconsole.tui.lang import _
+from fedconsole.tui.opening import Opening
+from fedconsole.tui.theme import DEFAULT, THEMES
+from pi_daemon.protocol.text import clean
+
+_SIGNALS: Final = {
+    signal.SIGTERM: ExitCode.TERMINATE,
+    signal.SIGHUP: ExitCode.HANGUP,
+    signal.SIGINT: ExitCode.INTERRUPT,
+}
+_NOTICE_S: Final = 4.0
+
+
+class FedconsoleApp(App[None]):
+    """Four modes over one desk."""
+
+    TITLE = "fedconsole"
+    CSS_PATH = "console.tcss"
+    ENABLE_COMMAND_PALETTE = False
+    """Ours opens with `:` as well, and tells the reason for what cannot be done now."""
+    BINDINGS: ClassVar = [
+        key("?,f1", "help", "Help"),
+        key("ctrl+p,:", "palette", "Commands"),
+        key("q", "leave", "Quit"),
+        *(
+            key(str(number), f"mode('{mode}')", title, show=False)
+            for number, (mode, title) in enumerate(MODES.items(), start=1)
+        ),
+        key("escape", "back", "Back", show=False),
+        key("!", "alarms", "Alarms", show=False),
+        key("y", "copy", "Copy", show=False),
+        key("ctrl+s", "picture", "Save a picture", show=False),
+        key("ctrl+z", "suspend_process", "Suspend", show=False),
+        key("ctrl+c", "interrupt", "Leave at once", show=False, priority=True),
+    ]
+
+    def __init__(
+        self,
+        desk: Desk,
+        opening: Opening | None = None,
+        *,
+        theme: str = DEFAULT,
+        has_bell: bool = True,
+    ) -> None:
+        super().__init__()
+        self.desk = desk
+        self._opening = opening or Opening()
+        self._has_bell = has_bell
+        for known in THEMES:
+            self.register_theme(known)
+        self.theme = theme
+        for mode, make in _SCREENS.items():
+            self.add_mode(mode, self._maker(make))
+
+    def _maker(self, make: Callable[[Desk], ConsoleScreen]) -> Callable[[], Screen[None]]:
+        return lambda: make(self.desk)
+
+    async def on_mount(self) -> None:
+        self._catch_signals()
+        await self.switch_mode(self._opening.mode)
+        self.run_worker(self.desk.watch(), name="fleet", exit_on_error=False)
+        if self._opening.run is not None:
+            await self._show_run(self._opening.run)
+        if self._opening.replay is not None:
+            await self._replay(*self._opening.replay)
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number, code in _SIGNALS.items():
+            # An ignored one stays ignored: that is how nohup asks.
+            if signal.getsignal(number) != signal.SIG_IGN:
+                loop.add_signal_handler(number, self._end, code)
+
+    def _end(self, code: ExitCode) -> None:
+        self.exit(return_code=code)
+
+    # Keys
+
+    async def action_mode(self, mode: str) -> None:
+        await self.switch_mode(mode)
+
+    def action_back(self) -> None:
+        screen = self.screen
+        if isinstance(screen, ConsoleScreen) and not screen.back() and len(self.screen_stack) > 1:
+            self.pop_screen()
+
+    def action_interrupt(self) -> None:
+        self._end(ExitCode.INTERRUPT)
+
+    def action_leave(self) -> None:
+        self.run_worker(self._leave(), exclusive=True, group="leave")
+
+    async def _leave(self) -> None:
+        run = self._active_run()
+        if run is None:
+            self.exit()
+            return
+        answer = await self.push_screen_wait(
+            Choice(
+                _("Run {run} goes on", run=run),
+                _(
+                    "Detach leaves it going; fedconsole attach {run} comes back to it. "
+                    "Abort ends it; the model of the last complete round is kept.",
+                    run=run,
+                ),
+                [("detach", _("Detach")), ("abort", _("Abort")), ("cancel", _("Cancel"))],
+                default="cancel",
+            )
+        )
+        if answer == "abort":
+            try:
+                await self.desk.request(run, Request.ABORT)
+            except FedconsoleError as error:
+                self._notify(str(error), "error")
+                return
+        if answer != "cancel":
+            self.exit()
+
+    def _active_run(self) -> str | None:
+        """The run on the Live screen, if it has not ended."""
+        from fedconsole.tui.screens.live import LiveScreen
+
+        for screen in self._screen_stacks.get("live", ()):
+            if isinstance(screen, LiveScreen) and screen.is_active:
+                return screen.run_id
+        return None
+
+    def action_help(self) -> None:
+        from fedconsole.tui.dialogs.help import HelpDialog
+
+        if isinstance(self.screen, ConsoleScreen):
+            self.push_screen(HelpDialog(self.screen.ABOUT, offered_keys(self.screen)))
+
+    def action_palette(self) -> None:
+        if not isinstance(self.screen, CommandPalette):
+            self.push_screen(CommandPalette(placeholder=_("Search for commands…")))
+
+    def action_alarms(self) -> None:
+        from fedconsole.tui.dialogs.alarms import AlarmsDialog
+        from fedconsole.tui.screens.live import LiveScreen
+
+        records = [
+            record
+            for screen in self._screen_stacks.get("live", ())
+            if isinstance(screen, LiveScreen)
+            for record in screen.alarms()
+        ]
+        self.push_screen(AlarmsDialog(records))
+
+    def action_copy(self) -> None:
+        for source in (self.focused, self.screen):
+            copy_text = getattr(source, "copy_text", None)
+            if copy_text is not None and (text := copy_text()):
+                self._copy(text)
+                return
+        self._notify(_("nothing to copy here"), "warning")
+
+    def action_picture(self) -> None:
+        folder = self.desk.export_folder()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = self.save_screenshot(path=str(folder))
+        except OSError as error:
+            self._notify(_("cannot write to {folder}: {why}", folder=folder, why=error), "error")
+            return
+        self._notify(_("picture saved: {path}", path=path))
+
+    # The palette
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        for offer in offered_keys(screen):
+            if offer.binding.action in ("palette", "back"):
+                continue
+            help_text = key_label(offer.binding)
+            if offer.binding.tooltip:
+                help_text += f"  {offer.binding.tooltip}"
+            title = _(offer.binding.description)
+            if not offer.is_enabled:
+                title = _("{title} (not possible now)", title=title)
+            yield SystemCommand(title, help_text, self._runner(offer.binding.action, offer.node))
+        for mode, title in MODES.items():
+            yield SystemCommand(
+                _("Go to {screen}", screen=_(title)), "", self._runner(f"mode('{mode}')", self)
+            )
+        for theme in THEMES:
+            yield SystemCommand(
+                _("Theme: {name}", name=theme.name),
+                f'[console] theme = "{theme.name}"',
+                self._theme_setter(theme.name),
+            )
+        yield from self._things_to_open()
+        if isinstance(screen, ConsoleScreen):
+            for command in screen.commands():
+                yield SystemCommand(command.title, command.help, command.callback)
+
+    def _things_to_open(self) -> Iterable[SystemCommand]:
+        for run in reversed(self.desk.run_ids()[-20:]):
+            yield SystemCommand(
+                _("Open run {run}", run=run),
+                f"fedconsole runs show {run}",
+                self._opener(run),
+            )
+        for record in list(self.desk.inventory.records.values())[:100]:
+            yield SystemCommand(
+                _("Device {name}", name=record.name),
+                f"fedconsole devices show {record.name}",
+                self._device_shower(record.key),
+            )
+
+    def _runner(self, action: str, node: object) -> Callable[[], object]:
+        async def run() -> None:
+            await self.run_action(action, default_namespace=node)  # type: ignore[arg-type]
+
+        return run
+
+    def _theme_setter(self, name: str) -> Callable[[], None]:
+        def set_theme() -> None:
+            self.theme = name
+            self._notify(
+                _('to keep it: theme = "{name}" under [console] in config.toml', name=name)
+            )
+
+        return set_theme
+
+    def _opener(self, run: str) -> Callable[[], object]:
+        return lambda: self._show_run(run)
+
+    def _device_shower(self, device: str) -> Callable[[], object]:
+        async def show() -> None:
+            from fedconsole.tui.screens.fleet import FleetScreen
+
+            await self.switch_mode("fleet")
+            if isinstance(self.screen, FleetScreen):
+                self.screen.show_device(device)
+
+        return show
+
+    # What screens ask for
+
+    def on_echo(self, message: messages.Echo) -> None:
+        self._notify(message.command)
+        self.log(message.command)
+
+    def on_copy(self, message: messages.Copy) -> None:
+        self._copy(message.text)
+
+    def on_notice(self, message: messages.Notice) -> None:
+        self._notify(message.text, message.severity)
+
+    def on_alarm(self, message: messages.Alarm) -> None:
+        if self._has_bell:
+            self.bell()
+        self._notify(message.text, "warning")
+
+    async def on_open_run(self, message: messages.OpenRun) -> None:
+        await self._show_run(message.run)
+
+    async def on_replay(self, message: messages.Replay) -> None:
+        await self._replay(message.run, message.speed)
+
+    async def on_clone_run(self, message: messages.CloneRun) -> None:
+        await self._show_form(lambda form: form.fill(message.plan))
+
+    async def on_choose_workers(self, message: messages.ChooseWorkers) -> None:
+        await self._show_form(lambda form: form.choose_workers(message.addresses))
+
+    async def _show_form(self, fill: Callable[[object], None]) -> None:
+        await self.switch_mode("new")
+        while len(self.screen_stack) > 1:
+            await self.pop_screen()
+        fill(self.screen)
+
+    async def _show_run(self, run: str) -> None:
+        if self.desk.is_running(run):
+            from fedconsole.tui.screens.live import LiveScreen
+
+            await self.switch_mode("live")
+            if not (isinstance(self.screen, LiveScreen) and self.screen.run_id == run):
+                await self.switch_screen(LiveScreen(self.desk, run))
+        else:
+            from fedconsole.tui.screens.run_page import RunPage
+
+            await self.switch_mode("history")
+            await self.push_screen(RunPage(self.desk, run))
+
+    async def _replay(self, run: str, speed: float) -> None:
+        from fedconsole.tui.replay import Replay
+        from fedconsole.tui.screens.live import LiveScreen
+
+        lines = await asyncio.to_thread(lambda: list(self.desk.lines(run)))
+        source = Replay(lines, speed)
+        await self.switch_mode("live")
+        await self.switch_screen(LiveScreen(self.desk, run, source))
+
+    def _copy(self, text: str) -> None:
+        self.copy_to_clipboard(text)
+        first = clean(text.splitlines()[0] if text else "", 60)
+        self._notify(_("copied: {text}", text=first))
+
+    def _notify(self, text: str, severity: str = "information") -> None:
+        self.notify(
+            clean(text),
+            severity=severity,  # type: ignore[arg-type]
+            timeout=_NOTICE_S if severity == "information" else 2 * _NOTICE_S,
+            markup=False,
+        )
+
+
+def _fleet(desk: Desk) -> ConsoleScreen:
+    from fedconsole.tui.screens.fleet import FleetScreen
+
+    return FleetScreen(desk)
+
+
+def _new_run(desk: Desk) -> ConsoleScreen:
+    from fedconsole.tui.screens.new_run import NewRunScreen
+
+    return NewRunScreen(desk)
+
+
+def _live(desk: Desk) -> ConsoleScreen:
+    from fedconsole.tui.screens.live import NoRunScreen
+
+    return NoRunScreen(desk)
+
+
+def _history(desk: Desk) -> ConsoleScreen:
+    from fedconsole.tui.screens.history import HistoryScreen
+
+    return HistoryScreen(desk)
+
+
+_SCREENS: Final[dict[str, Callable[[Desk], ConsoleScreen]]] = {
+    "fleet": _fleet,
+    "new": _new_run,
+    "live": _live,
+    "history": _history,
+}
+"""Made when they are first shown: the first frame waits for one of them only."""

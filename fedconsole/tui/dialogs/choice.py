@@ -1,0 +1,73 @@
+"""A question with a few answers; the harmless one has the focus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Button, Static
+
+from fedconsole.tui.keys import key
+
+
+class Choice(ModalScreen[str]):
+    """Gives the key of the answer; Escape and a click beside the dialog give the default."""
+
+    BINDINGS = (
+        key("escape", "leave", "Cancel"),
+        key("left,h", "app.focus_previous", "Previous", show=False),
+        key("right,l", "app.focus_next", "Next", show=False),
+    )
+    DEFAULT_CSS = """
+    Choice { align: center middle; }
+    Choice > Vertical {
+        width: 72; max-width: 96%; height: auto; max-height: 90%;
+        padding: 1 2; background: $surface; border: round $primary;
+    }
+    Choice .title { text-style: bold; margin-bottom: 1; }
+    Choice Horizontal { height: auto; align-horizontal: right; margin-top: 1; }
+    Choice Button { margin-left: 1; min-width: 10; }
+    """
+
+    def __init__(
+        self, title: str, text: str, answers: Sequence[tuple[str, str]], *, default: str
+    ) -> None:
+        """`answers` are keys and labels, in the language of the operator; `default` is a key."""
+        super().__init__()
+        self._title = title
+        self._text = text
+        self._answers = answers
+        self._default = default
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            yield Static(self._title, classes="title", markup=False)
+            yield Static(self._text, markup=False)
+            with Horizontal():
+                for name, label in self._answers:
+                    # A label that is no markup: it may hold a worker's name.
+                    button = Button("", id=name)
+                    button.label = _plain(label)
+                    yield button
+
+    def on_mount(self) -> None:
+        self.query_one(f"#{self._default}", Button).focus()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        event.stop()
+        self.dismiss(event.button.id)
+
+    def on_click(self, event: object) -> None:
+        if self.get_widget_at(*self.app.mouse_position)[0] is self:
+            self.action_leave()
+
+    def action_leave(self) -> None:
+        self.dismiss(self._default)
+
+
+def _plain(label: str) -> object:
+    from textual.content import Content
+
+    return Content(label)

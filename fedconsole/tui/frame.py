@@ -1,0 +1,274 @@
+"""What all screens have in common: a bar of modes above, the keys that work now below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Final, NamedTuple
+
+from rich.style import Style
+from rich.text import Text
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.dom import DOMNode
+from textual.screen import Screen
+from textual.widget import Widget
+
+from fedconsole.fleet.inventory import Presence
+from fedconsole.tui.desk import Desk
+from fedconsole.tui.formats import clock, fit
+from fedconsole.tui.glyphs import glyph
+from fedconsole.tui.lang import _
+from fedconsole.tui.theme import style
+
+TICKS_PER_S: Final = 10
+MODES: Final = {"fleet": "Fleet", "new": "New run", "live": "Live", "history": "History"}
+_FEW_KEYS: Final = 6
+_NARROW: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """An entry of the palette."""
+
+    title: str
+    help: str
+    callback: object
+    """Called without arguments; may be a coroutine function."""
+
+
+class OfferedKey(NamedTuple):
+    """A binding of the screen that is shown now."""
+
+    key: str
+    binding: Binding
+    node: DOMNode
+    is_enabled: bool
+
+
+class Line(Widget):
+    """One line of text, drawn anew only when it has changed. A click on a part of it does something."""
+
+    DEFAULT_CSS = "Line { height: 1; width: 1fr; }"
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id, classes=classes)
+        self._text = Text()
+        self._spans: list[tuple[int, int, str, DOMNode | None]] = []
+
+    def show(self, text: Text) -> None:
+        if text != self._text or text.spans != self._text.spans:
+            self._text = text
+            self.refresh()
+
+    def click_runs(self, start: int, end: int, action: str, node: DOMNode | None = None) -> None:
+        """From now on a click on these cells runs an action."""
+        self._spans.append((start, end, action, node))
+
+    def forget_clicks(self) -> None:
+        self._spans.clear()
+
+    def render(self) -> Text:
+        return self._text
+
+    async def on_click(self, event: events.Click) -> None:
+        for start, end, action, node in self._spans:
+            if start <= event.x < end:
+                await self.app.run_action(action, default_namespace=node or self.app)
+
+
+class TopBar(Line):
+    """The modes, this console's name, and how many devices are there."""
+
+    DEFAULT_CSS = "TopBar { background: $panel; }"
+
+    def __init__(self, desk: Desk, mode: str) -> None:
+        super().__init__()
+        self._desk = desk
+        self._mode = mode
+
+    def flush(self) -> None:
+        text = Text(" fedconsole ", style="bold", no_wrap=True)
+        self.forget_clicks()
+        for number, (mode, title) in enumerate(MODES.items(), start=1):
+            label = f" {number} {_(title)} "
+            look = Style(reverse=True, bold=True) if mode == self._mode else Style()
+            text.append(" ")
+            start = text.cell_len
+            text.append(label, look)
+            self.click_runs(start, text.cell_len, f"app.mode('{mode}')")
+        right = self._devices()
+        right.append(f"  {clock(self._desk.now())} ")
+        name = Text(f"{fit(self._desk.name, 16)}  ", style(self, "dim"))
+        gap = self.size.width - text.cell_len - right.cell_len
+        if gap > name.cell_len:
+            right = name + right
+            gap -= name.cell_len
+        if gap < 0:
+            right = Text()
+        text.append(" " * max(0, gap))
+        text.append_text(right)
+        self.show(text)
+
+    def _devices(self) -> Text:
+        counts = self._desk.inventory.counts(self._desk.clock())
+        roles = {Presence.ONLINE: "good", Presence.STALE: "warning", Presence.OFFLINE: "dim"}
+        return Text("  ").join(
+            Text(f"{glyph(presence.value)} {counts.get(presence, 0)}", style(self, role))
+            for presence, role in roles.items()
+        )
+
+
+class KeyBar(Line):
+    """The keys that work now, the most important ones first."""
+
+    DEFAULT_CSS = "KeyBar { background: $panel; dock: bottom; }"
+
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, lambda _screen: self.flush())
+        self.call_after_refresh(self.flush)
+
+    def on_resize(self) -> None:
+        self.flush()
+
+    def flush(self) -> None:
+        if not self.is_mounted or self.size.width == 0:
+            return
+        offers = [offer for offer in offered_keys(self.screen) if offer.binding.show]
+        usable = [offer for offer in offers if offer.is_enabled]
+        own = [offer for offer in usable if offer.node is not self.app]
+        general = [offer for offer in usable if offer.node is self.app]
+        if self.size.width < _NARROW:
+            own = own[:_FEW_KEYS]
+        text = Text(no_wrap=True)
+        self.forget_clicks()
+        tail = Text(no_wrap=True)
+        tail_offers = self._append(tail, general)
+        for offer in own:
+            part = Text()
+            spans = self._append(part, [offer])
+            if text.cell_len + part.cell_len + tail.cell_len > self.size.width:
+                break
+            self._remember(spans, text.cell_len)
+            text.append_text(part)
+        gap = max(0, self.size.width - text.cell_len - tail.cell_len)
+        text.append(" " * gap)
+        self._remember(tail_offers, text.cell_len)
+        text.append_text(tail)
+        self.show(text)
+
+    def _append(self, text: Text, offers: list[OfferedKey]) -> list[tuple[int, int, OfferedKey]]:
+        spans = []
+        for offer in offers:
+            start = text.cell_len
+            text.append(f" {key_label(offer.binding)}", style(self, "accent"))
+            text.append(f" {_(offer.binding.description)} ")
+            spans.append((start, text.cell_len, offer))
+        return spans
+
+    def _remember(self, spans: list[tuple[int, int, OfferedKey]], offset: int) -> None:
+        for start, end, offer in spans:
+            self.click_runs(start + offset, end + offset, offer.binding.action, offer.node)
+
+
+def key_label(binding: Binding) -> str:
+    return binding.key_display or binding.key
+
+
+def offered_keys(screen: Screen[object]) -> list[OfferedKey]:
+    """The bindings of a screen and of what has the focus, each once; twins are left out."""
+    found: dict[tuple[int, str, str], OfferedKey] = {}
+    for name, active in screen.active_bindings.items():
+        if not active.binding.description:
+            continue
+        same = (id(active.node), active.binding.action, active.binding.description)
+        if same not in found:
+            found[same] = OfferedKey(name, active.binding, active.node, active.enabled)
+    # A screen's own keys are what it is for; those of the focused widget come after them.
+    return sorted(found.values(), key=lambda offer: _rank(offer.node, screen))
+
+
+def _rank(node: DOMNode, screen: Screen[object]) -> int:
+    return 0 if node is screen else 2 if node is screen.app else 1
+
+
+class TooSmall(Widget):
+    """Covers a screen that has no room."""
+
+    MIN_WIDTH: ClassVar = 60
+    MIN_HEIGHT: ClassVar = 15
+    DEFAULT_CSS = """
+    TooSmall {
+        display: none; layer: cover; width: 100%; height: 100%;
+        background: $background; content-align: center middle;
+    }
+    """
+
+    def render(self) -> Text:
+        need = f"{self.MIN_WIDTH}x{self.MIN_HEIGHT}"
+        return Text(_("terminal too small (need {need})", need=need), justify="center")
+
+
+class ConsoleScreen(Screen[None]):
+    """One of the console's screens."""
+
+    NAME: ClassVar[str] = ""
+    """Of its mode."""
+    ABOUT: ClassVar[str] = ""
+    """A paragraph for the help."""
+    HORIZONTAL_BREAKPOINTS: ClassVar = [(0, "-narrow"), (_NARROW, "-normal"), (160, "-wide")]
+    DEFAULT_CSS = """
+    ConsoleScreen { layers: default cover; overflow: hidden; }
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self.desk = desk
+        self._num_ticks = 0
+
+    def compose(self) -> ComposeResult:
+        yield TopBar(self.desk, self.NAME)
+        yield from self.body()
+        yield KeyBar()
+        yield TooSmall()
+
+    def body(self) -> ComposeResult:
+        """What stands between the bars."""
+        yield from ()
+
+    def flush(self) -> None:
+        """Draw what has changed; called ten times a second while this screen is shown."""
+
+    def back(self) -> bool:
+        """Leave a filter or a panel; False: there was none."""
+        return False
+
+    def commands(self) -> Iterable[Command]:
+        """What the palette offers besides the keys."""
+        return ()
+
+    def copy_text(self) -> str | None:
+        """What `y` copies when the focused widget has nothing to copy."""
+        return None
+
+    def on_mount(self) -> None:
+        self.set_interval(1 / TICKS_PER_S, self._tick)
+        self.call_after_refresh(self._tick)
+
+    def on_resize(self, event: events.Resize) -> None:
+        is_small = event.size.width < TooSmall.MIN_WIDTH or event.size.height < TooSmall.MIN_HEIGHT
+        self.query_one(TooSmall).display = is_small
+
+    def on_screen_resume(self) -> None:
+        self._tick()
+
+    def _tick(self) -> None:
+        if not self.is_current or not self.is_mounted:
+            return
+        self.flush()
+        if self._num_ticks % TICKS_PER_S == 0:
+            self.refresh_bindings()
+        if self._num_ticks % (TICKS_PER_S // 5) == 0:
+            self.query_one(TopBar).flush()
+        self._num_ticks += 1

@@ -1,0 +1,49 @@
+"""The bars, the palette, the help and the dialogs of the app."""
+
+from __future__ import annotations
+
+from typing import Final
+
+WORDS: Final = {
+    "Fleet": "장치",
+    "New run": "새 실행",
+    "Live": "실시간",
+    "History": "기록",
+    "Help": "도움말",
+    "Commands": "명령",
+    "Quit": "종료",
+    "Back": "뒤로",
+    "Alarms": "경보",
+    "Copy": "복사",
+    "Save a picture": "화면 저장",
+    "Suspend": "일시 중단",
+    "Leave at once": "바로 나가기",
+    "Cancel": "취소",
+    "Previous": "이전",
+    "Next": "다음",
+    "Detach": "나가기(실행 유지)",
+    "Abort": "중단",
+    "Run {run} goes on": "실행 {run}이(가) 계속됩니다",
+    "Detach leaves it going; fedconsole attach {run} comes back to it. "
+    "Abort ends it; the model of the last complete round is kept.": (
+        "나가도 실행은 계속되며 fedconsole attach {run} 으로 다시 볼 수 있습니다. "
+        "중단하면 마지막으로 끝난 라운드의 모델이 남습니다."
+    ),
+    "Search for commands…": "명령 찾기…",
+    "Go to {screen}": "{screen} 화면으로",
+    "Theme: {name}": "테마: {name}",
+    "Open run {run}": "실행 {run} 열기",
+    "Device {name}": "장치 {name}",
+    "{title} (not possible now)": "{title} (지금은 불가)",
+    "nothing to copy here": "복사할 것이 없습니다",
+    "copied: {text}": "복사됨: {text}",
+    "picture saved: {path}": "화면을 저장했습니다: {path}",
+    "cannot write to {folder}: {why}": "{folder}에 쓸 수 없습니다: {why}",
+    'to keep it: theme = "{name}" under [console] in config.toml': (
+        '계속 쓰려면 config.toml의 [console] 아래에 theme = "{name}"'
+    ),
+    "terminal too small (need {need})": "터미널이 너무 작습니다 ({need} 필요)",
+    "A key that is dim cannot be used now. Escape closes this.": (
+        "흐린 키는 지금 쓸 수 없습니다. Esc로 닫습니다."
+    ),
+}

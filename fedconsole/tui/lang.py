@@ -1,0 +1,36 @@
+"""The words on the screen in the operator's language. English is the key of each text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Final
+
+LANGUAGES: Final = ("en", "ko")
+
+_words: Mapping[str, str] = {}
+
+
+def use(language: str) -> None:
+    """Show `en` or `ko` from now on."""
+    global _words
+    if language == "ko":
+        from fedconsole.tui.korean import catalogue
+
+        _words = catalogue.WORDS
+    else:
+        _words = {}
+
+
+def preferred(environment: Mapping[str, str] = os.environ) -> str:
+    """The language of the locale; English where there is none for it."""
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        if value := environment.get(name):
+            return "ko" if value.startswith("ko") else "en"
+    return "en"
+
+
+def _(text: str, **fields: object) -> str:
+    """A text in the current language, its {fields} filled in."""
+    found = _words.get(text, text)
+    return found.format(**fields) if fields else found

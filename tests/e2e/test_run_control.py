@@ -1,0 +1,84 @@
+"""Pause, resume and abort with real devices, all the way down to their trainers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from fedconsole.engine.store import Line
+from fedconsole.fleet.local import local_daemons
+from tests.support.places import redirect
+from tests.support.runs import FinishedRun, carry, digits_plan
+
+NUM_PAUSES = 5
+
+
+@pytest.fixture(autouse=True, scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        redirect(tmp_path_factory.mktemp("e"), patch)
+        yield
+
+
+class Pauser:
+    """Asks for a pause at some moments of a run, and to resume when all have stopped."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._num_left = NUM_PAUSES
+        self._lines_to_wait = self._random.randint(1, 6)
+        self._has_asked = False
+
+    def __call__(self, line: Line) -> str | None:
+        match line["type"]:
+            case "run.paused":
+                return "resume"
+            case "run.resumed":
+                self._has_asked = False
+            case "worker.batches" if self._num_left and not self._has_asked:
+                self._lines_to_wait -= 1
+                if self._lines_to_wait == 0:
+                    self._num_left -= 1
+                    self._lines_to_wait = self._random.randint(1, 6)
+                    self._has_asked = True
+                    return "pause"
+        return None
+
+
+@pytest.mark.timeout(300)
+async def test_a_run_paused_five_times_at_random_moments_gives_the_same_model() -> None:
+    async with local_daemons(3) as addresses:
+        plan = digits_plan(
+            virtual=0, workers=tuple(addresses), rounds=4, federate_after_n_batches=150
+        )
+        undisturbed = await carry(plan)
+        paused = await carry(plan, requests=Pauser(seed=4))
+    assert len(paused.of_type("run.paused")) == NUM_PAUSES
+    assert len(paused.of_type("run.resumed")) == NUM_PAUSES
+    assert paused.model_id == undisturbed.model_id
+    assert losses_by_worker(paused) == losses_by_worker(undisturbed)
+    assert batches_while_paused(paused) == []
+
+
+def losses_by_worker(run: FinishedRun) -> dict[tuple[str, int], list[float]]:
+    losses: dict[tuple[str, int], list[float]] = {}
+    for line in run.of_type("worker.batches"):
+        losses.setdefault((line["worker"], line["round"]), []).extend(line["losses"])
+    return losses
+
+
+def batches_while_paused(run: FinishedRun) -> list[Line]:
+    """Lines of batches between a worker's acknowledgement of a pause and the next resume."""
+    paused: set[str] = set()
+    wrong = []
+    for line in run.lines:
+        match line["type"]:
+            case "worker.phase" if line["phase"] == "paused":
+                paused.add(line["worker"])
+            case "run.resumed":
+                paused.clear()
+            case "worker.batches" if line["worker"] in paused:
+                wrong.append(line)
+    return wrong

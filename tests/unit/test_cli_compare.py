@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from fedconsole.cli import console
+from fedconsole.cli.main import carry_out
+from tests.support.places import redirect, write_journal
+from tests.unit.test_history import CREATED, END, ROUND, TEST
+
+Capture = pytest.CaptureFixture[str]
+UPDATE = {
+    "type": "worker.update",
+    "worker": "alice",
+    "round": 1,
+    "num_examples": 64,
+    "loss": 0.5,
+    "seconds": 1.0,
+}
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return redirect(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def three_runs() -> None:
+    for name, lr in (("aaaa", 0.01), ("bbbb", 0.5), ("cccc", 0.01)):
+        created = CREATED | {"plan": {"virtual": 2, "lr": lr, "workers": []}}
+        write_journal(f"20261122-{name}", [created, UPDATE, TEST, ROUND, END])
+
+
+@pytest.mark.usefixtures("three_runs")
+def test_two_runs_are_compared_by_outcome_and_differing_options(capsys: Capture) -> None:
+    assert carry_out(["runs", "compare", "20261122-a", "20261122-b"]) == 0
+    out = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[:3] + row[4:] for row in out[:3]] == [
+        ["RUN", "STATE", "TASK", "SECONDS", "ROUNDS", "WORKERS", "LOSS", "ACCURACY", "MACRO", "F1"],
+        ["20261122-aaaa", "completed", "digits", "3.5", "1", "2", "0.4", "0.9", "0.8"],
+        ["20261122-bbbb", "completed", "digits", "3.5", "1", "2", "0.4", "0.9", "0.8"],
+    ]
+    assert out[3:] == [[], ["OPTION", "20261122-AAAA", "20261122-BBBB"], ["lr", "0.01", "0.5"]]
+
+
+@pytest.mark.usefixtures("three_runs")
+def test_runs_with_equal_plans_have_no_table_of_options(capsys: Capture) -> None:
+    assert carry_out(["runs", "compare", "20261122-a", "20261122-c"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+@pytest.mark.usefixtures("three_runs")
+def test_a_comparison_as_json_has_only_the_differing_options(capsys: Capture) -> None:
+    runs = ["20261122-a", "20261122-b", "20261122-c"]
+    assert carry_out(["runs", "compare", *runs, "-o", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["run"], row["loss"], row["plan"]) for row in rows] == [
+        ("20261122-aaaa", 0.4, {"lr": 0.01}),
+        ("20261122-bbbb", 0.4, {"lr": 0.5}),
+        ("20261122-cccc", 0.4, {"lr": 0.01}),
+    ]
+
+
+@pytest.mark.usefixtures("three_runs")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["2026"], "fits 20261122-aaaa, 20261122-bbbb, 20261122-cccc"),
+        (["latest"], "1 runs to compare; name 2 to 4"),
+        (["20261122-a", "20261122-aaaa"], "a run is named twice"),
+        (["20261122-a", "all"], "'all' means 3 runs"),
+        (["20261122-a", "x"], "no run begins with 'x'"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    arguments: list[str], message: str, capsys: Capture
+) -> None:
+    assert carry_out(["runs", "compare", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_more_than_four_runs_are_refused(capsys: Capture) -> None:
+    names = [f"20261122-{n}" for n in range(5)]
+    for name in names:
+        write_journal(name, [CREATED, END])
+    assert carry_out(["runs", "compare", *names]) == 2
+    assert "5 runs to compare; name 2 to 4" in capsys.readouterr().err
+    assert carry_out(["runs", "compare", *names[:4]]) == 0
+
+
+@pytest.mark.usefixtures("three_runs")
+def test_a_run_is_exported_as_markdown_and_svg(capsys: Capture) -> None:
+    assert carry_out(["runs", "export", "20261122-b", "--markdown"]) == 0
+    report = capsys.readouterr().out
+    assert report.startswith("# Run 20261122-bbbb: digits\n")
+    assert "| lr | 0.5 |" in report
+    assert "| alice | 1 | 0 | 0 | 64 | 0.5 |" in report
+    assert "| N | 4 | 0.75 | 1 | 0.8571 |" in report
+    assert carry_out(["runs", "export", "20261122-b", "--svg"]) == 0
+    picture = capsys.readouterr().out
+    assert ElementTree.fromstring(picture).tag.endswith("svg")
+    assert "alice" in picture
+
+
+@pytest.mark.usefixtures("three_runs")
+def test_one_form_of_export_is_given(capsys: Capture) -> None:
+    assert carry_out(["runs", "export", "20261122-a", "--markdown", "--svg"]) == 2
+    assert "give one of --json, --csv, --markdown, --svg and --model FILE" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.usefixtures("three_runs")
+def test_a_replay_needs_a_terminal_and_a_run(capsys: Capture) -> None:
+    assert carry_out(["runs", "replay", "20261122-a"]) == 2
+    assert "for the text: fedconsole logs 20261122-aaaa" in capsys.readouterr().err
+    assert carry_out(["runs", "replay", "x"]) == 2
+
+
+@pytest.mark.usefixtures("three_runs")
+def test_a_replay_opens_the_console_with_run_and_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def open_replay(run: str, speed: float) -> int:
+        opened.append((run, speed))
+        return 0
+
+    monkeypatch.setattr(console, "has_full_screen", lambda: True)
+    monkeypatch.setattr(console, "open_replay", open_replay)
+    assert carry_out(["runs", "replay", "20261122-b", "--speed", "30"]) == 0
+    assert opened == [("20261122-bbbb", 30.0)]

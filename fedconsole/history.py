@@ -6,10 +6,11 @@ import shutil
 import socket
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,26 @@ def run_ids() -> list[str]:
 
 def by_start() -> list[str]:
     """All runs that have a journal, the newest last."""
-    started = [(line["time"], run) for run in run_ids() if (line := _first(run)) is not None]
+    started = []
+    for run in run_ids():
+        with suppress(LookupError):
+            started.append((_started(folder_of(run)), run))
     return [run for _, run in sorted(started)]
+
+
+@cache
+def _started(folder: Path) -> str:
+    """Remembered: the console asks again and again, for all runs. LookupError: no journal yet."""
+    try:
+        first = _first(folder.name)
+    except StorageError:
+        # One broken journal must not hide the others; reading it says what is wrong.
+        changed = datetime.fromtimestamp(folder.stat().st_mtime, tz=UTC)
+        return changed.isoformat(timespec="milliseconds")
+    if first is None:
+        raise LookupError(folder)
+    time: str = first["time"]
+    return time
 
 
 def resolve(reference: str) -> list[str]:

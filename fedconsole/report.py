@@ -112,7 +112,7 @@ def make_record(
 @cache
 def _defaults() -> Row:
     plan: Row = msgspec.to_builtins(Plan(virtual=1))
-    return plan | {"virtual": 0}
+    return plan | {"virtual": 0, "workers": []}
 
 
 def changed(plan: Mapping[str, Any]) -> Row:

@@ -42,8 +42,15 @@ def list_runs(output: OutputOption = Output.TABLE) -> None:
     """All runs, the newest last."""
     from fedconsole import history
 
-    summaries = [history.summarize(run) for run in history.by_start()]
-    rows = [_plain(asdict(s)) for s in summaries if s is not None]
+    rows = []
+    for run in history.by_start():
+        try:
+            summary = history.summarize(run)
+        except StorageError as error:
+            say(f"run {run} is left out: {error}")
+            continue
+        if summary is not None:
+            rows.append(_plain(asdict(summary)))
     print_rows(rows, _LIST_COLUMNS, output)
 
 

@@ -26,6 +26,7 @@ TICKS_PER_S: Final = 10
 MODES: Final = {"fleet": "Fleet", "new": "New run", "live": "Live", "history": "History"}
 _FEW_KEYS: Final = 6
 _NARROW: Final = 100
+_BREAKPOINTS: Final = [(0, "-narrow"), (_NARROW, "-normal"), (160, "-wide")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +218,7 @@ class ConsoleScreen(Screen[None]):
     """Of its mode."""
     ABOUT: ClassVar[str] = ""
     """A paragraph for the help."""
-    HORIZONTAL_BREAKPOINTS: ClassVar = [(0, "-narrow"), (_NARROW, "-normal"), (160, "-wide")]
+    HORIZONTAL_BREAKPOINTS = _BREAKPOINTS
     DEFAULT_CSS = """
     ConsoleScreen { layers: default cover; overflow: hidden; }
     """

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from fedconsole.cli import console
+from fedconsole import history
 from fedconsole.cli.main import carry_out
 from tests.support.places import redirect, write_journal
 from tests.unit.test_history import CREATED, END, ROUND, TEST
@@ -114,21 +114,16 @@ def test_one_form_of_export_is_given(capsys: Capture) -> None:
 
 
 @pytest.mark.usefixtures("three_runs")
+def test_a_run_that_cannot_be_read_is_named_and_the_others_are_listed(capsys: Capture) -> None:
+    (history.folder_of("20261122-bbbb") / "run.db").write_bytes(b"not a database" * 100)
+    assert carry_out(["runs", "list", "-o", "name"]) == 0
+    out, err = capsys.readouterr()
+    assert out.split() == ["20261122-aaaa", "20261122-cccc"]
+    assert "run 20261122-bbbb is left out: cannot read the journal" in err
+
+
+@pytest.mark.usefixtures("three_runs")
 def test_a_replay_needs_a_terminal_and_a_run(capsys: Capture) -> None:
     assert carry_out(["runs", "replay", "20261122-a"]) == 2
     assert "for the text: fedconsole logs 20261122-aaaa" in capsys.readouterr().err
     assert carry_out(["runs", "replay", "x"]) == 2
-
-
-@pytest.mark.usefixtures("three_runs")
-def test_a_replay_opens_the_console_with_run_and_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = []
-
-    def open_replay(run: str, speed: float) -> int:
-        opened.append((run, speed))
-        return 0
-
-    monkeypatch.setattr(console, "has_full_screen", lambda: True)
-    monkeypatch.setattr(console, "open_replay", open_replay)
-    assert carry_out(["runs", "replay", "20261122-b", "--speed", "30"]) == 0
-    assert opened == [("20261122-bbbb", 30.0)]

@@ -195,3 +195,10 @@ def test_a_broken_journal_is_named() -> None:
     (history.folder_of("20261122-aaaa") / "run.db").write_bytes(b"not a database" * 100)
     with pytest.raises(StorageError, match=r"cannot read the journal .*run\.db"):
         history.summarize("20261122-aaaa")
+
+
+def test_a_broken_journal_hides_no_other_run() -> None:
+    write_journal("20261122-aaaa", [CREATED])
+    write_journal("20261122-bbbb", [CREATED])
+    (history.folder_of("20261122-aaaa") / "run.db").write_bytes(b"not a database" * 100)
+    assert sorted(history.by_start()) == ["20261122-aaaa", "20261122-bbbb"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
@@ -15,11 +17,11 @@ from fedconsole.tui.keys import key
 class Choice(ModalScreen[str]):
     """Gives the key of the answer; Escape and a click beside the dialog give the default."""
 
-    BINDINGS = (
+    BINDINGS: ClassVar = [
         key("escape", "leave", "Cancel"),
         key("left,h", "app.focus_previous", "Previous", show=False),
         key("right,l", "app.focus_next", "Next", show=False),
-    )
+    ]
     DEFAULT_CSS = """
     Choice { align: center middle; }
     Choice > Vertical {
@@ -49,7 +51,7 @@ class Choice(ModalScreen[str]):
                 for name, label in self._answers:
                     # A label that is no markup: it may hold a worker's name.
                     button = Button("", id=name)
-                    button.label = _plain(label)
+                    button.label = Content(label)
                     yield button
 
     def on_mount(self) -> None:
@@ -65,9 +67,3 @@ class Choice(ModalScreen[str]):
 
     def action_leave(self) -> None:
         self.dismiss(self._default)
-
-
-def _plain(label: str) -> object:
-    from textual.content import Content
-
-    return Content(label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -20,7 +21,7 @@ _TITLE_CELLS = 26
 
 
 class HelpDialog(ModalScreen[None]):
-    BINDINGS = (key("escape,q,?,f1", "app.pop_screen", "Back"),)
+    BINDINGS: ClassVar = [key("escape,q,?,f1", "app.pop_screen", "Back")]
     DEFAULT_CSS = """
     HelpDialog { align: center middle; }
     HelpDialog > VerticalScroll {

@@ -64,21 +64,24 @@ class Frame:
 
 def frame_of(curves: Sequence[Curve], *, is_log: bool = False, share: float = 1.0) -> Frame | None:
     """All that the last `share` of the curves covers; None: there is nothing to draw."""
+    import numpy as np
+
     filled = [curve for curve in curves if len(curve.xs)]
     if not filled:
         return None
     right = max(curve.xs[-1] for curve in filled)
     left = min(curve.xs[0] for curve in filled)
     left = right - (right - left) * share
-    ys = [
-        y
-        for curve in filled
-        for x, y in zip(curve.xs, curve.ys, strict=True)
-        if x >= left and math.isfinite(y) and (y > 0 or not is_log)
-    ]
-    if not ys:
+    lows, highs = [], []
+    for curve in filled:
+        ys = np.asarray(curve.ys, dtype=float)[np.asarray(curve.xs, dtype=float) >= left]
+        ys = ys[np.isfinite(ys) & ((ys > 0) | (not is_log))]
+        if ys.size:
+            lows.append(float(ys.min()))
+            highs.append(float(ys.max()))
+    if not lows:
         return None
-    low, high = min(ys), max(ys)
+    low, high = min(lows), max(highs)
     if low == high:
         low, high = (low / 2, high * 2) if is_log else (low - 0.5, high + 0.5)
     return Frame(left, right if right > left else left + 1, low, high, is_log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from fedconsole.tui.glyphs import is_ascii
@@ -35,7 +36,7 @@ def _thinned(values: Sequence[float | None], cells: int) -> list[float | None]:
         return clean
     bounds = [round(i * len(clean) / cells) for i in range(cells + 1)]
     means: list[float | None] = []
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         finite = [v for v in clean[start:end] if v is not None]
         means.append(sum(finite) / len(finite) if finite else None)
     return means

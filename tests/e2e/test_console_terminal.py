@@ -1,0 +1,105 @@
+"""The full-screen console in a real pseudo-terminal: its keys, its mouse, its ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from fedconsole import history
+from fedconsole.engine.control import ControlLink
+from fedconsole.engine.launch import new_run_id, start_engine
+from fedconsole.fleet.local import local_daemons
+from tests.support.places import redirect
+from tests.support.runs import digits_plan
+from tests.support.terminal import Terminal, terminal
+
+GIVEN_BACK = (b"\x1b[?1049l", b"\x1b[?1000l", b"\x1b[?25h")
+"""Out of the alternate screen, no mouse tracking, the cursor shown."""
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        redirect(tmp_path, patch)
+        yield
+
+
+@asynccontextmanager
+async def long_run() -> AsyncIterator[str]:
+    """A run on virtual workers that goes on until it is told to end."""
+    run = new_run_id()
+    engine = start_engine(run, digits_plan(rounds=100_000))
+    try:
+        yield run
+    finally:
+        engine.kill()
+        await asyncio.to_thread(engine.wait)
+
+
+def losses(screen: str) -> list[float]:
+    return [float(text) for text in re.findall(r"loss (\d+\.\d+)", screen)]
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)],
+)
+async def test_a_signal_gives_the_terminal_back(number: int, exit_code: int) -> None:
+    async with terminal() as opened:
+        await opened.shows("fedconsole", "Fleet")
+        opened.process.send_signal(number)
+        assert await opened.ended() == exit_code
+        opened.take()
+        for sequence in GIVEN_BACK:
+            assert sequence in opened.output
+
+
+async def test_ctrl_c_leaves_at_once_and_the_run_goes_on() -> None:
+    async with long_run() as run, terminal("attach", run) as opened:
+        await opened.shows("round", run)
+        opened.press("ctrl+c")
+        assert await opened.ended() == 130
+        assert history.is_running(run)
+
+
+async def test_a_killed_console_leaves_the_run_going_and_attach_shows_it() -> None:
+    async with long_run() as run:
+        async with terminal("attach", run) as first:
+            await first.shows("round", run)
+            first.process.send_signal(signal.SIGKILL)
+            await first.ended()
+        async with terminal("attach", run) as second, ControlLink.connect(run) as link:
+            await second.shows("round", run)
+            async for line in link.events():
+                if line["type"] == "round.finished" and line["round"] >= 5:
+                    break
+            await link.request("abort")
+            await second.shows("abort")
+        assert (summary := history.summarize(run)) is not None
+        assert summary.rounds >= 5
+
+
+async def test_without_a_terminal_it_prints_its_help_and_leaves_with_two() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", "from fedconsole.cli.main import main; main()"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"TERM": "xterm"},
+    )
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (2, b"")
+    assert b"Usage" in err
+
+
+async def open_form(opened: Terminal) -> None:
+    await opened.shows("alice", "bob", "charlie")
+    opened.press("2")

@@ -56,7 +56,7 @@ class Part(StrEnum):
 
 
 @dataclass(slots=True)
-class Attendance:
+class WorkerRecord:
     """One worker through a run."""
 
     parts: dict[int, Part] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class RunRecord:
 
     summary: RunSummary
     rounds: Sequence[RoundSummary]
-    workers: Mapping[str, Attendance]
+    workers: Mapping[str, WorkerRecord]
     """In the order of their first cohort."""
     confusion: Mapping[str, Sequence[int]]
     """Of the last evaluation; empty without classes."""
@@ -85,21 +85,21 @@ def make_record(
     summary: RunSummary, rounds: Sequence[RoundSummary], lines: Iterable[Line]
 ) -> RunRecord:
     """Gather what the journal's lines say; types other than `LINE_TYPES` are passed over."""
-    workers: dict[str, Attendance] = {}
+    workers: dict[str, WorkerRecord] = {}
     confusion: Mapping[str, Sequence[int]] = {}
     for line in lines:
         match line["type"]:
             case "round.started":
                 for name in line["cohort"]:
-                    worker = workers.setdefault(name, Attendance())
+                    worker = workers.setdefault(name, WorkerRecord())
                     worker.parts.setdefault(line["round"], Part.ABSENT)
             case "worker.update":
-                worker = workers.setdefault(line["worker"], Attendance())
+                worker = workers.setdefault(line["worker"], WorkerRecord())
                 worker.parts[line["round"]] = Part.DELIVERED
                 worker.losses[line["round"]] = line["loss"]
                 worker.num_examples += line["num_examples"]
             case "worker.rejected":
-                worker = workers.setdefault(line["worker"], Attendance())
+                worker = workers.setdefault(line["worker"], WorkerRecord())
                 worker.parts[line["round"]] = Part.REJECTED
             case "eval" if line.get("worker") is None:
                 confusion = line.get("confusion") or {}
@@ -200,7 +200,7 @@ def markdown(record: RunRecord) -> str:
     return "\n".join(sections)
 
 
-def worker_rows(workers: Mapping[str, Attendance]) -> list[Row]:
+def worker_rows(workers: Mapping[str, WorkerRecord]) -> list[Row]:
     """How often each worker delivered, how much it trained, and its last loss."""
     return [
         {

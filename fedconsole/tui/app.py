@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterable
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.app import App, SystemCommand
 from textual.command import CommandPalette
@@ -22,6 +22,9 @@ from fedconsole.tui.lang import _
 from fedconsole.tui.opening import Opening
 from fedconsole.tui.theme import DEFAULT, THEMES
 from pi_daemon.protocol.text import clean
+
+if TYPE_CHECKING:
+    from fedconsole.tui.screens.new_run import NewRunScreen
 
 _SIGNALS: Final = {
     signal.SIGTERM: ExitCode.TERMINATE,
@@ -99,10 +102,10 @@ class FedconsoleApp(App[None]):
     async def action_mode(self, mode: str) -> None:
         await self.switch_mode(mode)
 
-    def action_back(self) -> None:
+    async def action_back(self) -> None:
         screen = self.screen
         if isinstance(screen, ConsoleScreen) and not screen.back() and len(self.screen_stack) > 1:
-            self.pop_screen()
+            await self.pop_screen()
 
     def action_interrupt(self) -> None:
         self._end(ExitCode.INTERRUPT)
@@ -284,11 +287,12 @@ class FedconsoleApp(App[None]):
     async def on_choose_workers(self, message: messages.ChooseWorkers) -> None:
         await self._show_form(lambda form: form.choose_workers(message.addresses))
 
-    async def _show_form(self, fill: Callable[[object], None]) -> None:
+    async def _show_form(self, fill: Callable[[NewRunScreen], None]) -> None:
+        from fedconsole.tui.screens.new_run import NewRunScreen
+
         await self.switch_mode("new")
-        while len(self.screen_stack) > 1:
-            await self.pop_screen()
-        fill(self.screen)
+        if isinstance(self.screen, NewRunScreen):
+            fill(self.screen)
 
     async def _show_run(self, run: str) -> None:
         if self.desk.is_running(run):
@@ -296,7 +300,7 @@ class FedconsoleApp(App[None]):
 
             await self.switch_mode("live")
             if not (isinstance(self.screen, LiveScreen) and self.screen.run_id == run):
-                await self.switch_screen(LiveScreen(self.desk, run))
+                await self._show_live(LiveScreen(self.desk, run))
         else:
             from fedconsole.tui.screens.run_page import RunPage
 
@@ -310,7 +314,13 @@ class FedconsoleApp(App[None]):
         lines = await asyncio.to_thread(lambda: list(self.desk.lines(run)))
         source = Replay(lines, speed)
         await self.switch_mode("live")
-        await self.switch_screen(LiveScreen(self.desk, run, source))
+        await self._show_live(LiveScreen(self.desk, run, source))
+
+    async def _show_live(self, screen: ConsoleScreen) -> None:
+        """In place of the run that is shown there."""
+        while len(self.screen_stack) > 1:
+            await self.pop_screen()
+        await self.push_screen(screen)
 
     def _copy(self, text: str) -> None:
         self.copy_to_clipboard(text)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from rich.style import Style
 from rich.text import Text
@@ -35,8 +35,8 @@ class Command:
 
     title: str
     help: str
-    callback: object
-    """Called without arguments; may be a coroutine function."""
+    callback: Callable[[], object]
+    """May be a coroutine function."""
 
 
 class OfferedKey(NamedTuple):
@@ -177,7 +177,7 @@ def key_label(binding: Binding) -> str:
     return binding.key_display or binding.key
 
 
-def offered_keys(screen: Screen[object]) -> list[OfferedKey]:
+def offered_keys(screen: Screen[Any]) -> list[OfferedKey]:
     """The bindings of a screen and of what has the focus, each once; twins are left out."""
     found: dict[tuple[int, str, str], OfferedKey] = {}
     for name, active in screen.active_bindings.items():
@@ -190,7 +190,7 @@ def offered_keys(screen: Screen[object]) -> list[OfferedKey]:
     return sorted(found.values(), key=lambda offer: _rank(offer.node, screen))
 
 
-def _rank(node: DOMNode, screen: Screen[object]) -> int:
+def _rank(node: DOMNode, screen: Screen[Any]) -> int:
     return 0 if node is screen else 2 if node is screen.app else 1
 
 

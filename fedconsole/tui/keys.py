@@ -21,6 +21,8 @@ _NAMES: Final = {
     "*": "asterisk",
     "+": "plus",
     "-": "minus",
+    "<": "less_than_sign",
+    ">": "greater_than_sign",
 }
 
 

@@ -30,7 +30,7 @@ def preferred(environment: Mapping[str, str] = os.environ) -> str:
     return "en"
 
 
-def _(text: str, **fields: object) -> str:
+def _(text: str, /, **fields: object) -> str:
     """A text in the current language, its {fields} filled in."""
     found = _words.get(text, text)
     return found.format(**fields) if fields else found

@@ -165,6 +165,8 @@ class RunModel:
         self.epoch = 0
         self.cohort: tuple[str, ...] = ()
         self.rounds: list[RoundRow] = []
+        self.round_ends: list[tuple[float, float, float]] = []
+        """Number, batches per worker so far, and seconds since the start, of each finished round."""
         self.tests: list[Test] = []
         self.confusion: Mapping[str, Sequence[int]] = {}
         self.attendance = Attendance()
@@ -334,6 +336,8 @@ class RunModel:
             self.round_started_at = now
             self.cohort = tuple(line["cohort"])
             self.attendance.begin(number, self.cohort)
+            if not self.rounds:
+                self._give_letters()
             self._forget_quorum()
             for name in self.cohort:
                 row = self._row(name)
@@ -347,6 +351,8 @@ class RunModel:
         self.bytes_received += line.get("bytes_received") or 0
         updates = tuple(line["updates"])
         self.attendance.close(number, updates)
+        steps = max((row.num_steps for row in self.workers.values()), default=0)
+        self.round_ends.append((number, steps, self._seconds(now)))
         self.rounds.append(
             RoundRow(
                 number,
@@ -393,7 +399,7 @@ class RunModel:
         row = self._row(line["worker"])
         losses = line["losses"]
         first, total, number = line["first"], line["batches"], line["round"]
-        seconds = (now - self.started_at).total_seconds() if self.started_at else 0.0
+        seconds = self._seconds(now)
         for offset, loss in enumerate(losses):
             row.num_steps += 1
             value = math.nan if loss is None else loss
@@ -436,9 +442,17 @@ class RunModel:
     def _row(self, name: str) -> WorkerRow:
         row = self.workers.get(name)
         if row is None:
-            letter = chr(ord("A") + len(self.workers)) if len(self.workers) < 26 else ""
+            letter = _letter(len(self.workers))
             row = self.workers[name] = WorkerRow(name, clean(name, 64), letter)
         return row
+
+    def _give_letters(self) -> None:
+        """From the first round on by name, not by who was quicker to join."""
+        for number, name in enumerate(sorted(self.workers)):
+            self.workers[name].letter = _letter(number)
+
+    def _seconds(self, now: datetime) -> float:
+        return (now - self.started_at).total_seconds() if self.started_at else 0.0
 
     def _forget_quorum(self) -> None:
         self.have = self.need = self.quorum_seconds_left = self.quorum_at = None
@@ -449,6 +463,10 @@ class RunModel:
 
     def _say(self, now: datetime, level: Level, line: Line, text: str) -> None:
         self._log.append(LogRecord(now, level, clean(line.get("worker") or "", 64), text))
+
+
+def _letter(number: int) -> str:
+    return chr(ord("A") + number) if number < 26 else ""
 
 
 def _level(line: Line) -> Level:

@@ -100,13 +100,18 @@ async def test_a_paused_replay_gives_nothing_until_it_goes_on() -> None:
     await anext(source)
     replay.toggle_pause()
     assert replay.is_paused
-    waiting = asyncio.ensure_future(anext(source))
-    for _ in range(100):
-        await asyncio.sleep(0)
-    assert not waiting.done()
-    assert clock.now_s == 0
-    replay.toggle_pause()
-    assert (await waiting)["seq"] == 2
+
+    async def take() -> Line:
+        return await anext(source)
+
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(take())
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        assert clock.now_s == 0
+        replay.toggle_pause()
+    assert waiting.result()["seq"] == 2
     assert clock.now_s == pytest.approx(1, abs=0.06)
 
 

@@ -11,9 +11,9 @@ import pytest
 from fedconsole.history import RoundSummary, RunState, RunSummary
 from fedconsole.report import (
     CSV_COLUMNS,
-    Attendance,
     Line,
     Part,
+    WorkerRecord,
     changed,
     class_rows,
     csv_text,
@@ -62,9 +62,9 @@ HOSTILE = "a|b\x1b[2J_[x](javascript:1)<b>"
 
 def test_the_record_tells_what_each_worker_did_in_each_round() -> None:
     assert make_record(RUN, ROUNDS, LINES).workers == {
-        "alice": Attendance({1: Part.DELIVERED, 2: Part.DELIVERED}, {1: 0.5, 2: 0.25}, 120),
-        "bob": Attendance({1: Part.DELIVERED, 2: Part.REJECTED}, {1: 0.6}, 100),
-        "charlie": Attendance({1: Part.ABSENT}, {}, 0),
+        "alice": WorkerRecord({1: Part.DELIVERED, 2: Part.DELIVERED}, {1: 0.5, 2: 0.25}, 120),
+        "bob": WorkerRecord({1: Part.DELIVERED, 2: Part.REJECTED}, {1: 0.6}, 100),
+        "charlie": WorkerRecord({1: Part.ABSENT}, {}, 0),
     }
 
 
@@ -199,7 +199,11 @@ def test_the_plan_is_told_as_its_difference_from_the_defaults() -> None:
 
 
 def test_only_the_differing_options_are_compared() -> None:
-    plans = [{"lr": 0.1, "seed": 2, "task": "digits"}, {"lr": 0.2, "seed": 2}, {"seed": 2, "new": 1}]
+    plans = [
+        {"lr": 0.1, "seed": 2, "task": "digits"},
+        {"lr": 0.2, "seed": 2},
+        {"seed": 2, "new": 1},
+    ]
     assert differing(plans) == {"lr": [0.1, 0.2, 0.01], "new": [None, None, 1]}
     assert differing(plans[:1]) == {}
 
@@ -215,7 +219,7 @@ def test_a_confusion_without_examples_has_no_classes() -> None:
 
 
 def test_the_last_loss_of_a_worker_is_the_one_shown() -> None:
-    (row,) = worker_rows({"alice": Attendance({1: Part.DELIVERED}, {1: 2.0, 3: 1.5}, 7)})
+    (row,) = worker_rows({"alice": WorkerRecord({1: Part.DELIVERED}, {1: 2.0, 3: 1.5}, 7)})
     assert row == {
         "worker": "alice",
         "delivered": 1,

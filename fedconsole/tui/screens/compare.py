@@ -77,10 +77,7 @@ class CompareScreen(ConsoleScreen):
         yield LineTable(_OUTCOMES, self._outcomes, empty="reading…", id="outcomes")
         columns = [
             Column("option", "option", 16),
-            *(
-                Column(letter, f"{letter} {run}", 14, flexible=True)
-                for letter, run in zip(_LETTERS, self._runs, strict=False)
-            ),
+            *(Column(letter, letter, 14, flexible=True) for letter in _LETTERS[: len(self._runs)]),
         ]
         yield LineTable(columns, self._options, empty="the plans are the same", id="options")
 
@@ -97,6 +94,8 @@ class CompareScreen(ConsoleScreen):
             return
         self._rounds = [rounds for _summary, rounds in found]
         summaries = [summary for summary, _rounds in found]
+        # One that was deleted meanwhile is left out.
+        self._runs = [summary.run for summary in summaries]
         self._outcomes.put([self._outcome(i, summary) for i, summary in enumerate(summaries)])
         options = differing([summary.plan for summary in summaries])
         self._options.put(

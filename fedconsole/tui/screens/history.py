@@ -312,9 +312,7 @@ class HistoryScreen(RunActions):
 
     async def _remove(self, run: str) -> None:
         if self.desk.is_running(run):
-            self.post_message(
-                Notice(_("run {run} is running; abort it first", run=run), "warning")
-            )
+            self.post_message(Notice(_("run {run} is running; abort it first", run=run), "warning"))
             return
         answer = await self.app.push_screen_wait(
             Choice(

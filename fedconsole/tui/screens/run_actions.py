@@ -65,7 +65,9 @@ class RunActions(ConsoleScreen):
         try:
             plan = msgspec.convert(summary.plan, Plan)
         except (msgspec.ValidationError, FedconsoleError) as error:
-            self.post_message(Notice(_("this plan cannot be used again: {why}", why=error), "error"))
+            self.post_message(
+                Notice(_("this plan cannot be used again: {why}", why=error), "error")
+            )
             return
         self.post_message(CloneRun(plan))
 

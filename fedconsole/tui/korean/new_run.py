@@ -1,0 +1,7 @@
+"""The new_run screen."""
+
+from __future__ import annotations
+
+from typing import Final
+
+WORDS: Final[dict[str, str]] = {}

@@ -1,0 +1,388 @@
+"""One run as it goes on: how it stands, its losses, its workers, its log; and what may be asked of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Container, Vertical
+from textual.widgets import Static
+
+from fedconsole.coordinator.phases import Request
+from fedconsole.errors import FedconsoleError
+from fedconsole.tui.desk import Desk
+from fedconsole.tui.dialogs.choice import Choice
+from fedconsole.tui.frame import ConsoleScreen, Line
+from fedconsole.tui.keys import key
+from fedconsole.tui.lang import _
+from fedconsole.tui.messages import Alarm, Echo, Notice
+from fedconsole.tui.run_model import AlarmRecord, RunModel
+from fedconsole.tui.theme import SERIES
+from fedconsole.tui.widgets.curves import MAX_NAMED, Curve
+from fedconsole.tui.widgets.filter_bar import FilterBar
+from fedconsole.tui.widgets.headline import banner, first_line, second_line
+from fedconsole.tui.widgets.line_log import LineLog
+from fedconsole.tui.widgets.line_table import LineTable
+from fedconsole.tui.widgets.plot import Plot
+from fedconsole.tui.widgets.worker_rows import COLUMNS, WorkerRows
+
+if TYPE_CHECKING:
+    from fedconsole.tui.desk import Line as JournalLine
+    from fedconsole.tui.replay import Replay
+
+_LINES_AT_ONCE: Final = 200
+"""Then the screen gets a turn: a journal is read faster than a key may wait."""
+_PLOT_TICKS: Final = 3
+_BAND_TICKS: Final = 20
+"""A band over a thousand workers takes longer to compute than to look at."""
+_AXES: Final = ("step", "time", "round")
+_WORKER_ROWS: Final = 8
+_TEST_COLOUR: Final = "#999999"
+
+
+class NoRunScreen(ConsoleScreen):
+    """The Live mode before there is a run."""
+
+    NAME = "live"
+    ABOUT = (
+        "Here a run is shown while it goes on. Start one on the New run screen, or open one of the "
+        "History that is still running."
+    )
+    BINDINGS: ClassVar = [
+        key("n", "app.mode('new')", "New run", cli="fedconsole run"),
+        key("h", "app.mode('history')", "History", cli="fedconsole runs list"),
+    ]
+    DEFAULT_CSS = "NoRunScreen > Static { width: 1fr; height: 1fr; content-align: center middle; }"
+
+    def body(self) -> ComposeResult:
+        yield Static(_("No run is shown.\n\nn  start one    h  look at earlier ones"), markup=False)
+
+
+class LiveScreen(ConsoleScreen):
+    NAME = "live"
+    ABOUT = (
+        "The run as it goes on. Above, how it stands; then the loss of every worker and of the tests, "
+        "the workers, and the log. Leaving this screen leaves the run going."
+    )
+    BINDINGS: ClassVar = [
+        key("p", "pause", "Pause", cli="fedconsole pause RUN"),
+        key("p", "resume", "Resume", cli="fedconsole resume RUN"),
+        key("p", "replay_pause", "Hold the replay"),
+        key("a", "abort", "Abort", cli="fedconsole abort RUN"),
+        key("o", "stop", "Stop after this round", cli="fedconsole abort RUN --after-round"),
+        key("<", "slower", "Slower"),
+        key(">", "faster", "Faster"),
+        key("x", "next_axis", "x axis"),
+        key("tab", "app.focus_next", "Next pane", show=False),
+        key("z", "zoom", "Zoom"),
+        key("r", "open_page", "Page of the run", cli="fedconsole runs show RUN", show=False),
+    ]
+    DEFAULT_CSS = """
+    LiveScreen #banner { display: none; }
+    LiveScreen #panes { layout: vertical; height: 1fr; }
+    LiveScreen #left { height: 3fr; }
+    LiveScreen #right { height: 2fr; min-height: 4; border-top: solid $panel; }
+    LiveScreen.-wide #panes { layout: horizontal; }
+    LiveScreen.-wide #left { width: 3fr; height: 1fr; }
+    LiveScreen.-wide #right { width: 2fr; height: 1fr; border-top: none; border-left: solid $panel; }
+    LiveScreen #workers { height: 4; border-top: solid $panel; }
+    LiveScreen Plot:focus, LiveScreen LineLog:focus { background-tint: $foreground 4%; }
+    """
+
+    def __init__(self, desk: Desk, run: str, replay: Replay | None = None) -> None:
+        """Show a run of the desk, or a replay of it."""
+        super().__init__(desk)
+        self.run_id = run
+        self.model = RunModel()
+        self._replay = replay
+        self._axis = 0
+        self._drawn_version = -1
+        self._num_flushes = 0
+        self._num_alarms = 0
+        self._last_words = ""
+        """Why nothing more comes, if the engine did not say."""
+        self._rows = WorkerRows(self.model, self)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the run may still be asked for something."""
+        return self._replay is None and not self.model.is_finished and not self._last_words
+
+    def alarms(self) -> Sequence[AlarmRecord]:
+        return self.model.alarms
+
+    def body(self) -> ComposeResult:
+        yield Line(id="first")
+        yield Line(id="second")
+        yield Line(id="banner")
+        with Container(id="panes"):
+            with Vertical(id="left"):
+                yield Plot(id="plot")
+                yield LineTable(
+                    COLUMNS, self._rows, empty="waiting for workers", sort="worker", id="workers"
+                )
+            with Vertical(id="right"):
+                yield LineLog(id="log")
+                yield FilterBar(id="filter")
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.query_one("#workers").focus()
+        self._follow()
+
+    # Reading: lines are applied here, and drawn by flush
+
+    @work(exclusive=True)
+    async def _follow(self) -> None:
+        source: AsyncIterator[JournalLine] = (
+            aiter(self._replay) if self._replay is not None else self.desk.follow(self.run_id)
+        )
+        num = 0
+        try:
+            async for line in source:
+                self.model.apply(line)
+                num += 1
+                if num % _LINES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        except FedconsoleError as error:
+            self._last_words = str(error)
+            return
+        if not self.model.is_finished:
+            self._last_words = _(
+                "the engine of run {run} ended without a last word; finished rounds are kept",
+                run=self.run_id,
+            )
+
+    # Drawing
+
+    def flush(self) -> None:
+        model, now = self.model, self._now()
+        self.query_one("#first", Line).show(first_line(model, self, now, self._mode()))
+        self.query_one("#second", Line).show(second_line(model, self))
+        self._flush_banner()
+        log = self.query_one("#log", LineLog)
+        log.append(model.take_log())
+        log.flush()
+        self.query_one("#filter", FilterBar).set_count(*log.counts)
+        table = self.query_one("#workers", LineTable)
+        height = min(len(model.workers), self._room_for_workers) + 2
+        if table.styles.height is None or table.styles.height.value != max(3, height):
+            table.styles.height = max(3, height)
+        table.flush()
+        self._flush_plot()
+        self._tell_alarms()
+        self._num_flushes += 1
+
+    @property
+    def _room_for_workers(self) -> int:
+        return max(3, min(_WORKER_ROWS, self.size.height // 5))
+
+    def _now(self) -> datetime:
+        """In a replay: the time of the run."""
+        if self._replay is not None and self.model.last_at is not None:
+            return self.model.last_at
+        return self.desk.now()
+
+    def _mode(self) -> str:
+        if self._replay is None:
+            return ""
+        held = f" {_('held')}" if self._replay.is_paused else ""
+        return f"{_('REPLAY')} {self._replay.speed:g}x{held}"
+
+    def _flush_banner(self) -> None:
+        line = self.query_one("#banner", Line)
+        text = banner(self.model, self, self._now())
+        if text is None and self._last_words:
+            from rich.text import Text
+
+            text = Text(f" {self._last_words}", "bold", no_wrap=True)
+        if line.display != (text is not None):
+            line.display = text is not None
+        if text is not None:
+            line.show(text)
+
+    def _flush_plot(self) -> None:
+        is_band = len(self.model.workers) > MAX_NAMED
+        if self._num_flushes % (_BAND_TICKS if is_band else _PLOT_TICKS):
+            return
+        if self.model.version != self._drawn_version:
+            self._drawn_version = self.model.version
+            self._show_curves()
+        self.query_one("#plot", Plot).flush()
+
+    def _show_curves(self) -> None:
+        axis = _AXES[self._axis]
+        curves = [
+            Curve(row.label, row.letter, SERIES[i % len(SERIES)], xs, row.series.losses)
+            for i, row in enumerate(sorted(self.model.workers.values(), key=lambda r: r.name))
+            if (
+                xs := {"step": row.series.steps, "time": row.series.times}.get(
+                    axis, row.series.rounds
+                )
+            )
+        ]
+        places = {
+            end[0]: end[1 + _AXES.index(axis)] if axis != "round" else end[0]
+            for end in self.model.round_ends
+        }
+        tests = [
+            (places[test.round], test.loss)
+            for test in self.model.tests
+            if test.round in places and test.loss is not None
+        ]
+        if tests:
+            at, losses = [x for x, _y in tests], [y for _x, y in tests]
+            curves.append(Curve(_("test"), "T", _TEST_COLOUR, at, losses, thick=True))
+        self.query_one("#plot", Plot).show(curves, list(places.values()), _(axis))
+
+    def _tell_alarms(self) -> None:
+        new = self.model.alarms[self._num_alarms :]
+        self._num_alarms = len(self.model.alarms)
+        # At the start the past comes at once: of that only the last is news.
+        for record in new[-1:]:
+            self.post_message(Alarm(record.text, record.worker or None))
+
+    # Requests
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action in ("replay_pause", "slower", "faster"):
+            return self._replay is not None
+        if action not in ("pause", "resume", "abort", "stop"):
+            return True
+        if self._replay is not None:
+            return False
+        allowed = self.is_active and Request(action) in self.model.allowed
+        if allowed:
+            return True
+        # One key: what is not possible gives way to its counterpart.
+        other = {"pause": Request.RESUME, "resume": Request.PAUSE}.get(action)
+        is_hidden = action == "resume" or (other is not None and other in self.model.allowed)
+        return False if is_hidden else None
+
+    def action_pause(self) -> None:
+        self._request(Request.PAUSE)
+
+    def action_resume(self) -> None:
+        self._request(Request.RESUME)
+
+    def action_stop(self) -> None:
+        self._request(Request.STOP)
+
+    def action_abort(self) -> None:
+        self._ask_how_to_end()
+
+    @work(exclusive=True, group="ask")
+    async def _ask_how_to_end(self) -> None:
+        model = self.model
+        kept = (
+            _("The model of round {n} is kept.", n=model.num_finished)
+            if model.num_finished
+            else _("No round is complete: there is no model to keep.")
+        )
+        stopped = _("{n} workers stop within a batch.", n=model.num_here)
+        answers = [("abort", _("Abort now"))]
+        if Request.STOP in model.allowed:
+            answers.append(("stop", _("Stop after this round")))
+        answer = await self.app.push_screen_wait(
+            Choice(
+                _("Abort run {run}?", run=self.run_id),
+                f"{stopped} {kept}",
+                [*answers, ("cancel", _("Cancel"))],
+                default="cancel",
+            )
+        )
+        if answer != "cancel":
+            self._request(Request(answer))
+
+    @work(group="request")
+    async def _request(self, request: Request) -> None:
+        try:
+            await self.desk.request(self.run_id, request)
+        except FedconsoleError as error:
+            self.post_message(Notice(str(error), "error"))
+            return
+        twin = f"abort {self.run_id} --after-round" if request is Request.STOP else None
+        self.post_message(Echo(f"fedconsole {twin or f'{request} {self.run_id}'}"))
+
+    # The rest of the keys
+
+    def action_replay_pause(self) -> None:
+        if self._replay is not None:
+            self._replay.toggle_pause()
+
+    def action_slower(self) -> None:
+        if self._replay is not None:
+            self._replay.slower()
+
+    def action_faster(self) -> None:
+        if self._replay is not None:
+            self._replay.faster()
+
+    def action_next_axis(self) -> None:
+        self._axis = (self._axis + 1) % len(_AXES)
+        self._show_curves()
+        self.query_one("#plot", Plot).flush()
+
+    def action_zoom(self) -> None:
+        if self.maximized is not None:
+            self.minimize()
+        elif self.focused is not None:
+            self.maximize(self.focused)
+
+    def action_open_page(self) -> None:
+        from fedconsole.tui.screens.run_page import RunPage
+
+        self.app.push_screen(RunPage(self.desk, self.run_id))
+
+    def back(self) -> bool:
+        if self.maximized is not None:
+            self.minimize()
+            return True
+        self.query_one("#filter", FilterBar).clear()
+        # There is nothing behind a run.
+        return True
+
+    @on(LineLog.FilterWanted)
+    def _open_filter(self) -> None:
+        self.query_one("#filter", FilterBar).open()
+
+    @on(LineTable.FilterWanted)
+    def _open_filter_of_log(self) -> None:
+        self.query_one("#filter", FilterBar).open()
+
+    @on(FilterBar.Changed)
+    def _filter(self, event: FilterBar.Changed) -> None:
+        self.query_one("#log", LineLog).set_filter(event.filter)
+        self.query_one("#workers", LineTable).set_filter(event.filter)
+
+    @on(FilterBar.Closed)
+    def _leave_filter(self) -> None:
+        self.query_one("#log").focus()
+
+    @on(LineTable.Selected)
+    def _show_worker_only(self, event: LineTable.Selected) -> None:
+        """Enter on a worker: the log shows its lines only."""
+        from textual.widgets import Input
+
+        bar = self.query_one("#filter", FilterBar)
+        bar.open()
+        bar.query_one(Input).value = f'worker:"{self.model.workers[event.key].label}"'
+
+    @on(LineLog.SaveWanted)
+    def _save_log(self) -> None:
+        folder = self.desk.export_folder()
+        path = folder / f"{self.run_id}.log"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(self.query_one("#log", LineLog).matching_lines()) + "\n")
+        except OSError as error:
+            self.post_message(Notice(f"{path}: {error.strerror}", "error"))
+            return
+        self.post_message(Notice(_("log saved: {path}", path=path)))
+
+    def copy_text(self) -> str | None:
+        return self.run_id

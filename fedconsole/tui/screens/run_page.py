@@ -1,0 +1,367 @@
+"""One stored run: curves, rounds, who was in which round, classes, plan and log.
+
+A pane for each; where there is no room for all, the one with the focus is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from rich.text import Text
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Container, Vertical, VerticalScroll
+from textual.widget import Widget
+from textual.widgets import Static
+
+from fedconsole.errors import FedconsoleError
+from fedconsole.report import changed, class_rows, shown
+from fedconsole.tui.desk import Desk
+from fedconsole.tui.frame import Line as Heading
+from fedconsole.tui.keys import key
+from fedconsole.tui.lang import _
+from fedconsole.tui.messages import Notice
+from fedconsole.tui.run_model import RunModel
+from fedconsole.tui.screens.fixed_rows import FixedRows
+from fedconsole.tui.screens.run_actions import RunActions
+from fedconsole.tui.screens.run_words import (
+    duration_text,
+    measure,
+    share,
+    started_text,
+    state_text,
+)
+from fedconsole.tui.theme import SERIES, style
+from fedconsole.tui.widgets.curves import Curve
+from fedconsole.tui.widgets.filter_bar import FilterBar
+from fedconsole.tui.widgets.filtering import EVERYTHING
+from fedconsole.tui.widgets.line_log import MAX_LINES, LineLog, LogRecord
+from fedconsole.tui.widgets.line_table import Column, LineTable
+from fedconsole.tui.widgets.plot import Plot
+from fedconsole.tui.widgets.timeline import Timeline
+from pi_daemon.protocol.text import clean
+
+if TYPE_CHECKING:
+    from fedconsole.history import RoundSummary, RunSummary
+
+PANES: Final = {
+    "curves": "Losses",
+    "attendance": "Workers",
+    "rounds": "Rounds",
+    "classes": "Classes",
+    "plan": "Plan",
+    "log": "Log",
+}
+_ROOM_FOR_ALL: Final = (100, 30)
+"""Columns and lines."""
+_BATCH: Final = 500
+_ROUNDS: Final = (
+    Column("round", "round", 5, right=True),
+    Column("seconds", "s", 6, priority=2, right=True),
+    Column("training_loss", "training", 8, right=True),
+    Column("loss", "loss", 7, right=True),
+    Column("accuracy", "acc", 6, right=True),
+    Column("macro_f1", "F1", 6, priority=3, right=True),
+    Column("num_updates", "updates", 7, priority=1, right=True),
+    Column("updates", "from", 8, priority=4, flexible=True, sortable=False),
+)
+_CLASSES: Final = (
+    Column("class", "class", 6, flexible=True),
+    Column("examples", "examples", 8, right=True),
+    Column("recall", "recall", 7, right=True),
+    Column("precision", "precision", 9, right=True),
+    Column("f1", "F1", 7, right=True),
+)
+
+
+class Reading:
+    """Reads a run's lines in a thread; the screen may look at how far it is."""
+
+    def __init__(self, desk: Desk, run: str) -> None:
+        self.num_lines = 0
+        self.is_wanted = True
+        """False ends it early."""
+        self.model = RunModel()
+        self.log: deque[LogRecord] = deque(maxlen=MAX_LINES)
+        self._lines = desk.lines(run)
+
+    def read(self) -> None:
+        """Raises FedconsoleError."""
+        while self.is_wanted and (batch := list(islice(self._lines, _BATCH))):
+            for line in batch:
+                self.model.apply(line)
+            self.log.extend(self.model.take_log())
+            self.num_lines += len(batch)
+
+
+class RunPage(RunActions):
+    NAME = "history"
+    ABOUT = (
+        "One run: its losses by round, who was in which round, the table of rounds, the last "
+        "evaluation class by class, the plan as far as it is not the default, and the log. "
+        "Tab goes from pane to pane."
+    )
+    BINDINGS: ClassVar = [
+        key("tab", "pane(1)", "Next pane"),
+        key("shift+tab", "pane(-1)", "Previous pane", show=False),
+        *RunActions.BINDINGS,
+        key("p", "whole_plan", "Whole plan", cli="fedconsole runs show RUN -o json"),
+    ]
+    DEFAULT_CSS = """
+    RunPage #panes { layout: grid; grid-size: 2 3; grid-rows: 3fr 2fr 2fr; }
+    RunPage.-wide #panes { grid-size: 3 2; grid-rows: 3fr 2fr; }
+    RunPage.-one #panes { layout: vertical; }
+    RunPage .pane { border-top: solid $panel; border-title-color: $primary; }
+    RunPage .pane:focus-within { border-top: solid $primary; }
+    RunPage.-one .pane { border-top: none; }
+    RunPage #tabs { display: none; background: $surface; }
+    RunPage.-one #tabs { display: block; }
+    """
+
+    def __init__(self, desk: Desk, run: str) -> None:
+        super().__init__(desk)
+        self.run_id = run
+        self._summary: RunSummary | None = None
+        self._reading = Reading(desk, run)
+        self._is_read = False
+        self._pane = "curves"
+        self._shows_whole_plan = False
+        self._filtered: LineTable | LineLog | None = None
+        self._round_rows = FixedRows(
+            {"accuracy": share, "macro_f1": share, "loss": measure, "training_loss": measure}
+        )
+        self._class_rows = FixedRows()
+
+    # Layout
+
+    def body(self) -> ComposeResult:
+        yield Heading(id="title")
+        yield Heading(id="tabs")
+        with Container(id="panes"):
+            for name in PANES:
+                with Vertical(id=name, classes="pane"):
+                    yield from self._content(name)
+        yield FilterBar()
+
+    def _content(self, pane: str) -> Iterator[Widget]:
+        match pane:
+            case "curves":
+                yield Plot()
+            case "attendance":
+                yield Timeline()
+            case "rounds":
+                yield LineTable(_ROUNDS, self._round_rows, empty="no round was finished")
+            case "classes":
+                yield LineTable(_CLASSES, self._class_rows, empty="no evaluation by class")
+            case "plan":
+                with VerticalScroll():
+                    yield Static(id="plan-text")
+            case "log":
+                yield LineLog()
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        for name, title in PANES.items():
+            self.query_one(f"#{name}").border_title = _(title)
+        self._show_pane()
+        self.run_worker(self._read())
+
+    def on_unmount(self) -> None:
+        self._reading.is_wanted = False
+
+    def on_resize(self, event: events.Resize) -> None:
+        super().on_resize(event)
+        width, height = _ROOM_FOR_ALL
+        self.set_class(event.size.width < width or event.size.height < height, "-one")
+        self._show_pane(focus=False)
+
+    def _show_pane(self, *, focus: bool = True) -> None:
+        """Arrange the panes after another one was chosen, or after the size has changed."""
+        is_one = self.has_class("-one")
+        for name in PANES:
+            self.query_one(f"#{name}").display = name == self._pane or not is_one
+        if focus:
+            self._focusable().focus()
+        self._show_tabs()
+
+    def _focusable(self) -> Widget:
+        pane = self.query_one(f"#{self._pane}")
+        return next(widget for widget in pane.query(Widget) if widget.can_focus)
+
+    def _show_tabs(self) -> None:
+        tabs = self.query_one("#tabs", Heading)
+        tabs.forget_clicks()
+        text = Text(" ", no_wrap=True)
+        for name, title in PANES.items():
+            start = text.cell_len
+            text.append(f" {_(title)} ", "bold reverse" if name == self._pane else "")
+            tabs.click_runs(start, text.cell_len, f"show_pane('{name}')", self)
+        tabs.show(text)
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        for node in event.widget.ancestors:
+            if node.id in PANES:
+                self._pane = node.id
+                self._show_tabs()
+        self.refresh_bindings()
+
+    def action_pane(self, step: int) -> None:
+        names = list(PANES)
+        self.action_show_pane(names[(names.index(self._pane) + step) % len(names)])
+
+    def action_show_pane(self, name: str) -> None:
+        self._pane = name
+        self._show_pane()
+
+    # Reading
+
+    async def _read(self) -> None:
+        try:
+            self._summary = await asyncio.to_thread(self.desk.summarize, self.run_id)
+            rounds = await asyncio.to_thread(self.desk.rounds, self.run_id)
+            self._round_rows.put([_round_cells(row) for row in rounds])
+            self._show_plan()
+            self.refresh_bindings()
+            await asyncio.to_thread(self._reading.read)
+        except FedconsoleError as error:
+            self.post_message(Notice(str(error), "error"))
+        if self.is_mounted:
+            self._show_lines()
+
+    def _show_lines(self) -> None:
+        model = self._reading.model
+        self._is_read = True
+        self.query_one(Plot).show([*_training(model), *self._tests(model)], x_label=_("round"))
+        self.query_one(Timeline).show(list(model.workers), model.attendance)
+        self._class_rows.put(class_rows(model.confusion))
+        self.query_one(LineLog).append(self._reading.log)
+
+    def _tests(self, model: RunModel) -> Iterator[Curve]:
+        points = [(float(test.round), test.loss) for test in model.tests if test.loss is not None]
+        if points:
+            xs, ys = zip(*points, strict=True)
+            colour = self.app.theme_variables["foreground"].removeprefix("ansi_")
+            yield Curve(_("test"), "T", colour, xs, ys, thick=True)
+
+    # What is shown
+
+    def flush(self) -> None:
+        self.query_one("#title", Heading).show(self._title())
+        self.query_one(Plot).flush()
+        for each in self.query(LineTable):
+            each.flush()
+        self.query_one(LineLog).flush()
+        if self._filtered is not None:
+            table = self._filtered
+            counts = table.counts if isinstance(table, LineLog) else (table.shown, table.total)
+            self.query_one(FilterBar).set_count(*counts)
+
+    def _title(self) -> Text:
+        text = Text(f" {clean(self.run_id, 40)}  ", "bold", no_wrap=True)
+        summary = self._summary
+        if summary is None:
+            return text.append(_("it has no journal") if self._is_read else _("reading…"))
+        text.append_text(state_text(self, summary.state.value))
+        facts = [
+            clean(summary.task, 40),
+            _("{n} rounds", n=summary.rounds),
+            f"{_('loss')} {measure(summary.loss)}",
+            f"{_('acc')} {share(summary.accuracy)}",
+            duration_text(summary, self.desk.now()),
+            started_text(summary),
+        ]
+        text.append("  " + "  ".join(facts))
+        if not self._is_read:
+            note = _("reading: {n} lines", n=f"{self._reading.num_lines:,}")
+            text.append(f"  {note}", style(self, "dim"))
+        return text
+
+    def _show_plan(self) -> None:
+        self.query_one("#plan-text", Static).update(self._plan_text())
+
+    def _plan_text(self) -> Text:
+        text = Text()
+        summary = self._summary
+        if summary is None:
+            return text
+        plan = summary.plan if self._shows_whole_plan else changed(summary.plan)
+        note = _("the whole plan") if self._shows_whole_plan else _("what is not the default")
+        text.append(f"{note}\n", style(self, "dim"))
+        for name, value in plan.items():
+            text.append(f"{name:<26} ", style(self, "title"))
+            text.append(f"{shown(value)}\n")
+        facts = {
+            _("model"): summary.model_path,
+            _("model id"): summary.model_id,
+            _("journal"): f"fedconsole runs export {summary.run} --json",
+            _("reason"): summary.reason,
+        }
+        text.append("\n")
+        for name, value in facts.items():
+            if value:
+                text.append(f"{name}  ", style(self, "title"))
+                text.append(f"{clean(value)}\n")
+        return text
+
+    def chosen(self) -> RunSummary | None:
+        return self._summary
+
+    def copy_text(self) -> str | None:
+        return self._plan_text().plain if self._pane == "plan" else self.run_id
+
+    def action_whole_plan(self) -> None:
+        self._shows_whole_plan = not self._shows_whole_plan
+        self._show_plan()
+        self.action_show_pane("plan")
+
+    # One filter bar, for what asked for it last
+
+    def _filter(self, target: LineTable | LineLog) -> None:
+        if target is not self._filtered and self._filtered is not None:
+            self._filtered.set_filter(EVERYTHING)
+            self.query_one(FilterBar).clear()
+        self._filtered = target
+        self.query_one(FilterBar).open()
+
+    def on_line_log_filter_wanted(self, event: LineLog.FilterWanted) -> None:
+        self._filter(event.log)
+
+    def on_line_table_filter_wanted(self, event: LineTable.FilterWanted) -> None:
+        self._filter(event.table)
+
+    def on_filter_bar_changed(self, event: FilterBar.Changed) -> None:
+        if self._filtered is not None:
+            self._filtered.set_filter(event.filter)
+
+    def on_filter_bar_closed(self) -> None:
+        if self._filtered is not None:
+            self._filtered.focus()
+
+    def back(self) -> bool:
+        if self.query_one(FilterBar).clear():
+            self.on_filter_bar_closed()
+            return True
+        return False
+
+
+def _round_cells(row: RoundSummary) -> dict[str, object]:
+    return {
+        "round": row.round,
+        "seconds": row.seconds,
+        "training_loss": row.training_loss,
+        "loss": row.loss,
+        "accuracy": row.accuracy,
+        "macro_f1": row.macro_f1,
+        "num_updates": len(row.updates),
+        "updates": row.updates,
+    }
+
+
+def _training(model: RunModel) -> Iterator[Curve]:
+    for index, row in enumerate(model.workers.values()):
+        colour = SERIES[index % len(SERIES)]
+        yield Curve(row.label, row.letter, colour, row.series.rounds, row.series.losses)

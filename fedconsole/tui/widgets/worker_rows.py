@@ -1,0 +1,149 @@
+"""The workers of a run as rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Final
+
+from rich.style import Style
+from rich.text import Text
+from textual.widget import Widget
+
+from fedconsole.tui.formats import number, size
+from fedconsole.tui.glyphs import glyph
+from fedconsole.tui.lang import _
+from fedconsole.tui.run_model import RunModel, WorkerRow
+from fedconsole.tui.theme import SERIES, style
+from fedconsole.tui.widgets.line_table import Column
+from fedconsole.tui.widgets.sparkline import sparkline
+
+_TREND_CELLS: Final = 16
+_BAR_CELLS: Final = 6
+_FLAGS: Final = ("UV!", "CAP", "THR", "SOFT")
+"""The lowest bits of `vcgencmd get_throttled`; 16 bits higher: since it was switched on."""
+_WARM, _HOT, _TOO_HOT = 60, 70, 80
+
+COLUMNS: Final = (
+    Column("worker", "worker", 14, flexible=True),
+    Column("phase", "phase", 9),
+    Column("batch", "batch", 20, priority=1),
+    Column("loss", "loss", 8, right=True),
+    Column("trend", "trend", _TREND_CELLS, priority=3, sortable=False),
+    Column("rate", "ex/s", 7, priority=2, right=True),
+    Column("celsius", "°C", 7, priority=2, right=True),
+    Column("flags", "flags", 8, priority=4),
+    Column("memory", "RAM", 6, priority=5, right=True),
+    Column("lost", "lost", 4, priority=6, right=True),
+    Column("error", "last error", 16, priority=7, flexible=True),
+)
+
+
+def throttle_flags(bits: int | None) -> str:
+    """What holds now in capitals, what has held since boot in small letters; "-": nothing."""
+    if not bits:
+        return "-"
+    now = [name for i, name in enumerate(_FLAGS) if bits >> i & 1]
+    once = [
+        name.lower().rstrip("!")
+        for i, name in enumerate(_FLAGS)
+        if bits >> (16 + i) & 1 and name not in now
+    ]
+    return " ".join([*now, *once]) or "-"
+
+
+def heat(celsius: float | None) -> tuple[str, str | None]:
+    """A temperature with its word, and the role of its colour."""
+    if celsius is None:
+        return "-", None
+    if celsius >= _TOO_HOT:
+        return f"{celsius:.0f} HOT!", "bad"
+    if celsius >= _HOT:
+        return f"{celsius:.0f} hot", "warning"
+    if celsius >= _WARM:
+        return f"{celsius:.0f} warm", None
+    return f"{celsius:.0f}", None
+
+
+class WorkerRows:
+    """A RowSource over a RunModel."""
+
+    def __init__(self, model: RunModel, widget: Widget) -> None:
+        """`widget` is asked for the theme."""
+        self._model = model
+        self._widget = widget
+
+    def keys(self) -> Sequence[str]:
+        return list(self._model.workers)
+
+    def version(self, key: str) -> Hashable:
+        return self._model.workers[key].version, key in self._model.waiting_for
+
+    def cells(self, key: str) -> Mapping[str, Text]:
+        row = self._model.workers[key]
+        temperature, role = heat(row.celsius)
+        return {
+            "worker": self._name(row),
+            "phase": self._phase(row, key in self._model.waiting_for),
+            "batch": Text(_progress(row)),
+            "loss": Text(number(row.loss) if row.num_steps else "-"),
+            "trend": Text(sparkline(list(row.series.recent), _TREND_CELLS)),
+            "rate": Text("-" if row.examples_per_s is None else f"{row.examples_per_s:.0f}"),
+            "celsius": Text(temperature, style(self._widget, role) if role else ""),
+            "flags": Text(throttle_flags(row.throttled)),
+            "memory": Text("-" if row.memory_bytes is None else size(row.memory_bytes)),
+            "lost": Text(str(row.num_lost) if row.num_lost else "-"),
+            "error": Text(row.error or "-"),
+        }
+
+    def sort_value(self, key: str, column: str) -> Any:
+        row = self._model.workers[key]
+        match column:
+            case "worker":
+                return row.label.lower()
+            case "phase":
+                return row.phase
+            case "batch":
+                return row.batch
+            case "loss":
+                return row.loss
+            case "rate":
+                return row.examples_per_s
+            case "celsius":
+                return row.celsius
+            case "memory":
+                return row.memory_bytes
+            case "lost":
+                return row.num_lost
+            case _:
+                return row.error or None
+
+    def fields(self, key: str) -> Mapping[str, str]:
+        row = self._model.workers[key]
+        return {"worker": row.label, "phase": row.phase, "error": row.error, "address": row.address}
+
+    def _name(self, row: WorkerRow) -> Text:
+        is_here = row.lost_at is None
+        sign = glyph("online" if is_here else "offline")
+        colour = SERIES[(ord(row.letter) - ord("A")) % len(SERIES)] if row.letter else None
+        many = len(self._model.workers) > len(SERIES)
+        look = style(self._widget, "bad") if not is_here else Style(color=None if many else colour)
+        text = Text(f"{sign}{row.letter} ", look)
+        text.append(f"{row.label}{' SIM' if row.is_virtual else ''}")
+        return text
+
+    def _phase(self, row: WorkerRow, is_awaited: bool) -> Text:
+        word = _(row.phase)
+        if row.lost_at is not None:
+            return Text(word, style(self._widget, "bad"))
+        if is_awaited:
+            return Text(f"{word}…", style(self._widget, "warning"))
+        return Text(word)
+
+
+def _progress(row: WorkerRow) -> str:
+    if not row.num_batches:
+        return "-"
+    share = row.batch / row.num_batches
+    full = round(share * _BAR_CELLS)
+    bar = glyph("bar_full") * full + glyph("bar_empty") * (_BAR_CELLS - full)
+    return f"{bar} {row.batch}/{row.num_batches} {100 * share:.0f}%"

@@ -58,9 +58,8 @@ class CompareScreen(ConsoleScreen):
     BINDINGS: ClassVar = [key("x", "other_metric", "Loss or accuracy")]
     DEFAULT_CSS = """
     CompareScreen Plot { height: 1fr; }
-    CompareScreen #outcomes { height: 6; }
-    CompareScreen #options { height: 6; }
-    CompareScreen.-normal #options, CompareScreen.-wide #options { height: 12; }
+    CompareScreen #options { max-height: 7; }
+    CompareScreen.-normal #options, CompareScreen.-wide #options { max-height: 14; }
     """
 
     def __init__(self, desk: Desk, runs: Sequence[str]) -> None:
@@ -74,7 +73,10 @@ class CompareScreen(ConsoleScreen):
     def body(self) -> ComposeResult:
         yield Heading(id="title")
         yield Plot(empty="no evaluation to compare")
-        yield LineTable(_OUTCOMES, self._outcomes, empty="reading…", id="outcomes")
+        outcomes = LineTable(_OUTCOMES, self._outcomes, empty="reading…", id="outcomes")
+        # A line for the titles, and a free one.
+        outcomes.styles.height = len(self._runs) + 2
+        yield outcomes
         columns = [
             Column("option", "option", 16),
             *(Column(letter, letter, 14, flexible=True) for letter in _LETTERS[: len(self._runs)]),
@@ -84,7 +86,7 @@ class CompareScreen(ConsoleScreen):
     def on_mount(self) -> None:
         super().on_mount()
         self.query_one(Plot).focus()
-        self.run_worker(self._read())
+        self.run_worker(self._read(), group="read")
 
     async def _read(self) -> None:
         try:
@@ -98,6 +100,7 @@ class CompareScreen(ConsoleScreen):
         self._runs = [summary.run for summary in summaries]
         self._outcomes.put([self._outcome(i, summary) for i, summary in enumerate(summaries)])
         options = differing([summary.plan for summary in summaries])
+        self.query_one("#options").styles.height = max(1, len(options)) + 1
         self._options.put(
             [
                 {"option": name} | dict(zip(_LETTERS, map(shown, values), strict=False))

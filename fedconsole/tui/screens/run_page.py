@@ -168,7 +168,7 @@ class RunPage(RunActions):
         for name, title in PANES.items():
             self.query_one(f"#{name}").border_title = _(title)
         self._show_pane()
-        self.run_worker(self._read())
+        self.run_worker(self._read(), group="read")
 
     def on_unmount(self) -> None:
         self._reading.is_wanted = False

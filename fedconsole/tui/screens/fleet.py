@@ -1,0 +1,165 @@
+"""Every device that was found: is it there, is it well, what does it have."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.widgets import Input
+
+from fedconsole.errors import UsageError
+from fedconsole.tui.desk import Desk
+from fedconsole.tui.frame import ConsoleScreen, Line
+from fedconsole.tui.glyphs import glyph
+from fedconsole.tui.keys import key
+from fedconsole.tui.lang import _
+from fedconsole.tui.messages import ChooseWorkers, Echo, Notice
+from fedconsole.tui.theme import style
+from fedconsole.tui.widgets.device_panel import DevicePanel
+from fedconsole.tui.widgets.device_rows import COLUMNS, PRESENCE_ROLES, DeviceRows
+from fedconsole.tui.widgets.filter_bar import FilterBar
+from fedconsole.tui.widgets.line_table import LineTable
+
+_EMPTY = (
+    "No devices yet; still looking.\n"
+    "\n"
+    "Try it out with devices on this machine:  fedconsole demo\n"
+    "On a device:  pi-daemon --dataset digits=sample\n"
+    "Add one by its address with  +"
+)
+
+
+class FleetScreen(ConsoleScreen):
+    NAME = "fleet"
+    ABOUT = (
+        "Every device that was found, by mDNS, in the configuration, on this machine, or where one was "
+        "seen before. Stale means that a linked device has been silent for more than 6 seconds; offline, "
+        "that its link is gone. Mark devices and press n to train on them."
+    )
+    BINDINGS: ClassVar = [
+        key("enter", "details", "Details", cli="fedconsole devices show NAME"),
+        key("n", "new_run", "New run with these", cli="fedconsole run --worker HOST:PORT"),
+        key("+", "add", "Add a device", cli="fedconsole run --worker HOST:PORT"),
+    ]
+    DEFAULT_CSS = """
+    FleetScreen #panes { layout: vertical; height: 1fr; }
+    FleetScreen #details { height: 1fr; display: none; border-top: solid $panel; border-left: none; }
+    FleetScreen.-details #details { display: block; }
+    FleetScreen.-wide #panes { layout: horizontal; }
+    FleetScreen.-wide #details { width: 64; display: block; border-top: none; border-left: solid $panel; }
+    FleetScreen #address { display: none; height: 1; border: none; padding: 0 1; background: $panel; }
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
+        self._rows = DeviceRows(desk, self)
+
+    def body(self) -> ComposeResult:
+        yield Line(id="summary")
+        with Container(id="panes"):
+            yield LineTable(
+                COLUMNS, self._rows, empty=_EMPTY, sort="name", marks=True, id="devices"
+            )
+            yield DevicePanel(self.desk, id="details")
+        yield FilterBar(id="filter")
+        yield Input(placeholder="HOST:PORT", id="address")
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self._table.focus()
+
+    @property
+    def _table(self) -> LineTable:
+        return self.query_one("#devices", LineTable)
+
+    def flush(self) -> None:
+        self.query_one("#summary", Line).show(self._summary())
+        self._table.flush()
+        self.query_one(FilterBar).set_count(self._table.shown, self._table.total)
+        panel = self.query_one(DevicePanel)
+        if panel.display:
+            panel.show(self._table.current)
+
+    def _summary(self) -> Text:
+        counts = self.desk.inventory.counts(self.desk.clock())
+        text = Text(" ", no_wrap=True)
+        for presence, role in PRESENCE_ROLES.items():
+            text.append(
+                f"{glyph(presence.value)} {counts.get(presence, 0)} {_(presence.value)}  ",
+                style(self, role),
+            )
+        if self._table.marked:
+            text.append(_("{n} marked", n=len(self._table.marked)) + "  ")
+        if self.desk.inventory.notice:
+            text.append(f"{glyph('warning')} {self.desk.inventory.notice}", style(self, "warning"))
+        return text
+
+    def show_device(self, key: str) -> None:
+        """Put the cursor on a device and open its details."""
+        self._table.move_to(key)
+        self.add_class("-details")
+
+    def action_details(self) -> None:
+        self.toggle_class("-details")
+
+    @on(LineTable.Selected)
+    def _toggle_details(self) -> None:
+        self.action_details()
+
+    def action_new_run(self) -> None:
+        marked = self._table.marked or {self._table.current}
+        records = self.desk.inventory.records
+        addresses = [records[key].address for key in sorted(filter(None, marked)) if key in records]
+        self.post_message(ChooseWorkers(addresses))
+
+    def action_add(self) -> None:
+        field = self.query_one("#address", Input)
+        field.display = True
+        field.focus()
+
+    @on(Input.Submitted, "#address")
+    def _add(self, event: Input.Submitted) -> None:
+        try:
+            self.desk.add_device(event.value)
+        except UsageError as error:
+            # What was typed stays, to be mended.
+            self.post_message(Notice(str(error), "error"))
+            return
+        self._close_address()
+        self.post_message(Echo(f"fedconsole run --worker {event.value}"))
+
+    def _close_address(self) -> None:
+        field = self.query_one("#address", Input)
+        field.value = ""
+        field.display = False
+        self._table.focus()
+
+    @on(LineTable.FilterWanted)
+    def _open_filter(self) -> None:
+        self.query_one(FilterBar).open()
+
+    @on(FilterBar.Changed)
+    def _filter(self, event: FilterBar.Changed) -> None:
+        self._table.set_filter(event.filter)
+
+    @on(FilterBar.Closed)
+    def _leave_filter(self) -> None:
+        self._table.focus()
+
+    def back(self) -> bool:
+        if self.query_one("#address").display:
+            self._close_address()
+            return True
+        if self.query_one(FilterBar).clear():
+            self._table.focus()
+            return True
+        if self.has_class("-details"):
+            self.remove_class("-details")
+            return True
+        return False
+
+    def copy_text(self) -> str | None:
+        return self._table.copy_text()

@@ -1,4 +1,7 @@
-"""What the console is given: the fleet, the runs' folders, and the engines' control sockets."""
+"""What the console is given: the fleet, the runs' folders, and the engines' control sockets.
+
+What takes time to import is imported when it is first used: the first frame does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fedconsole import config, history, paths
+from fedconsole import config, paths
 from fedconsole.coordinator.phases import Request
 from fedconsole.coordinator.plan import Plan
-from fedconsole.engine.control import ControlLink
-from fedconsole.engine.launch import new_run_id, start_engine
 from fedconsole.fleet.inventory import Inventory
 from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
     from fedconsole.engine.store import Line
     from fedconsole.fleet.watching import Watcher
+    from fedconsole.history import RoundSummary, RunSummary
 
 _SHUTDOWN_S = 1.0
 
@@ -40,7 +42,6 @@ class RealDesk:
         self._watcher: Watcher | None = None
 
     async def watch(self) -> None:
-        # Its libraries take a tenth of a second to import: the first frame does not wait for them.
         self._watcher = await asyncio.to_thread(self._make_watcher)
         await self._watcher.run()
 
@@ -61,36 +62,54 @@ class RealDesk:
         return datetime.now(tz=UTC)
 
     def run_ids(self) -> list[str]:
+        from fedconsole import history
+
         return history.by_start()
 
-    def summarize(self, run: str) -> history.RunSummary | None:
+    def summarize(self, run: str) -> RunSummary | None:
+        from fedconsole import history
+
         return history.summarize(run)
 
-    def rounds(self, run: str) -> list[history.RoundSummary]:
+    def rounds(self, run: str) -> list[RoundSummary]:
+        from fedconsole import history
+
         return history.rounds(run)
 
     def lines(self, run: str) -> Iterator[Line]:
+        from fedconsole import history
+
         return history.lines(run)
 
     def is_running(self, run: str) -> bool:
+        from fedconsole import history
+
         return history.is_running(run)
 
     async def follow(self, run: str) -> AsyncIterator[Line]:
+        from fedconsole.engine.control import ControlLink
+
         async with ControlLink.connect(run) as link:
             async for line in link.events():
                 yield line
 
     async def request(self, run: str, request: Request) -> None:
+        from fedconsole.engine.control import ControlLink
+
         async with ControlLink.connect(run) as link:
             await link.request(request)
 
     async def start(self, plan: Plan) -> str:
+        from fedconsole.engine.launch import new_run_id, start_engine
+
         run = new_run_id()
         self._engines = [engine for engine in self._engines if engine.poll() is None]
         self._engines.append(await asyncio.to_thread(start_engine, run, plan))
         return run
 
     async def preflight(self, plan: Plan) -> AsyncIterator[Line]:
+        from fedconsole.engine.launch import new_run_id, start_engine
+
         run = new_run_id()
         engine = await asyncio.to_thread(start_engine, run, plan, dry_run=True)
         try:
@@ -102,6 +121,8 @@ class RealDesk:
             await asyncio.to_thread(_wait, engine)
 
     def last_plan(self) -> Plan | None:
+        from fedconsole import history
+
         for run in reversed(history.by_start()):
             summary = history.summarize(run)
             if summary is not None:
@@ -112,6 +133,8 @@ class RealDesk:
         return self._settings.run_values()
 
     def remove(self, run: str) -> None:
+        from fedconsole import history
+
         history.remove(run)
 
     def export_folder(self) -> Path:

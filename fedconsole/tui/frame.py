@@ -181,7 +181,8 @@ def offered_keys(screen: Screen[Any]) -> list[OfferedKey]:
     """The bindings of a screen and of what has the focus, each once; twins are left out."""
     found: dict[tuple[int, str, str], OfferedKey] = {}
     for name, active in screen.active_bindings.items():
-        if not active.binding.description:
+        # Textual's own bindings, such as those to scroll, have none.
+        if active.binding.key_display is None:
             continue
         same = (id(active.node), active.binding.action, active.binding.description)
         if same not in found:

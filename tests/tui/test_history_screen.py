@@ -1,27 +1,35 @@
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.message import Message
 from textual.pilot import Pilot
-from textual.widgets import Button, Input
+from textual.widgets import Button
 
+from fedconsole import report
 from fedconsole.coordinator.plan import Plan
 from fedconsole.errors import RefusedError, StorageError
+from fedconsole.headless import json_line
 from fedconsole.history import RoundSummary, RunState, RunSummary
+from fedconsole.tui import lang
 from fedconsole.tui.app import FedconsoleApp
 from fedconsole.tui.desk import Line
 from fedconsole.tui.dialogs.choice import Choice
+from fedconsole.tui.frame import ConsoleScreen
+from fedconsole.tui.messages import CloneRun, Replay
 from fedconsole.tui.opening import Opening
 from fedconsole.tui.screens.compare import CompareScreen
 from fedconsole.tui.screens.history import HistoryScreen
 from fedconsole.tui.screens.run_actions import FORMS
-from fedconsole.tui.screens.run_page import RunPage
+from fedconsole.tui.screens.run_page import PANES, Reading, RunPage
 from tests.support.desk import NOW, PreparedDesk
 
 JOURNAL: list[Line] = [
@@ -75,12 +83,47 @@ def desk(tmp_path: Path) -> PreparedDesk:
     return desk
 
 
+def line(kind: str, **fields: Any) -> Line:
+    return {"time": NOW.isoformat(), "type": kind, "run": "20261123-0004", **fields}
+
+
+def finished(number: int, updates: Sequence[str]) -> Line:
+    return line("round.finished", round=number, updates=updates, loss=1.0, seconds=1.0)
+
+
+def with_classes(journal: Sequence[Line]) -> list[Line]:
+    confusion = {"N": [3, 1], "V": [0, 4]}
+    return [
+        {**one, "confusion": confusion} if one["type"] == "eval" else one for one in journal
+    ]
+
+
+class Listener(FedconsoleApp):
+    """Keeps what it is asked to hand to other modes."""
+
+    CSS_PATH = Path(inspect.getfile(FedconsoleApp)).with_name("console.tcss")
+
+    def __init__(self, desk: PreparedDesk, opening: Opening) -> None:
+        super().__init__(desk, opening)
+        self.heard: list[Message] = []
+
+    async def on_replay(self, message: Replay) -> None:
+        self._keep(message)
+
+    async def on_clone_run(self, message: CloneRun) -> None:
+        self._keep(message)
+
+    def _keep(self, message: Message) -> None:
+        message.prevent_default()
+        self.heard.append(message)
+
+
 @asynccontextmanager
 async def opened(
     desk: PreparedDesk, size: tuple[int, int] = (120, 40)
 ) -> AsyncIterator[Pilot[None]]:
     """The console on its History screen, with all runs read."""
-    app = FedconsoleApp(desk, Opening("history"))
+    app = Listener(desk, Opening("history"))
     async with app.run_test(size=size) as pilot:
         await settle(pilot)
         yield pilot
@@ -118,6 +161,16 @@ def text_of(pilot: Pilot[None]) -> str:
 def told(pilot: Pilot[None]) -> list[str]:
     """What was toasted, the last one last."""
     return [notification.message for notification in pilot.app._notifications]
+
+
+def heard(pilot: Pilot[None]) -> list[Message]:
+    assert isinstance(pilot.app, Listener)
+    return pilot.app.heard
+
+
+def focused_label(pilot: Pilot[None]) -> str:
+    assert isinstance(pilot.app.focused, Button)
+    return str(pilot.app.focused.label)
 
 
 # The table
@@ -270,15 +323,320 @@ async def test_marks_choose_up_to_four_runs_to_compare(desk: PreparedDesk) -> No
         assert isinstance(pilot.app.screen, HistoryScreen)
 
 
-async def test_a_run_is_cloned_into_the_form(
-    desk: PreparedDesk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cloned: list[Plan] = []
+async def test_a_run_is_cloned_and_replayed(desk: PreparedDesk) -> None:
+    async with opened(desk) as pilot:
+        await press(pilot, "down", "l", "r")
+        assert heard(pilot) == [
+            CloneRun(Plan(workers=("127.0.0.1:1", "127.0.0.1:2"), lr=0.5)),
+            Replay("20261123-0004", 10.0),
+        ]
+
+
+async def test_the_keys_work_under_a_korean_input_method(desk: PreparedDesk) -> None:
+    async with opened(desk) as pilot:
+        await press(pilot, "ㄱ")
+        assert heard(pilot) == [Replay("20261123-0005", 10.0)]
+
+
+async def test_a_plan_that_this_version_does_not_take_is_refused_with_its_reason() -> None:
+    desk = PreparedDesk(summaries={"20261123-0001": a_run(1, plan=PLAN | {"lr": -1})})
+    async with opened(desk) as pilot:
+        await press(pilot, "l")
+        assert heard(pilot) == []
+        (text,) = told(pilot)
+        assert text.startswith("this plan cannot be used again: lr is -1")
+
+
+async def test_enter_opens_a_run(desk: PreparedDesk) -> None:
+    async with opened(desk) as pilot:
+        await press(pilot, "down", "enter")
+        screen = pilot.app.screen
+        assert isinstance(screen, RunPage)
+        assert screen.run_id == "20261123-0004"
+
+
+async def test_deleting_asks_and_does_nothing_unless_told_to(desk: PreparedDesk) -> None:
+    async with opened(desk) as pilot:
+        await press(pilot, "down", "delete")
+        assert isinstance(pilot.app.screen, Choice)
+        assert focused_label(pilot) == "Cancel"
+        await press(pilot, "enter")
+        assert desk.removed == []
+        await press(pilot, "delete", "left", "enter", ends="remove")
+        assert desk.removed == ["20261123-0004"]
+        assert told(pilot) == ["fedconsole runs rm 20261123-0004 --yes"]
+        assert "20261123-0004" not in "\n".join(lines_of(pilot)[:10])
+
+
+async def test_a_running_run_is_not_deleted(desk: PreparedDesk) -> None:
+    async with opened(desk) as pilot:
+        await press(pilot, "delete", ends="remove")
+        assert isinstance(pilot.app.screen, HistoryScreen)
+        assert told(pilot) == ["run 20261123-0005 is running; abort it first"]
+
+
+async def test_a_refused_deletion_says_why(desk: PreparedDesk) -> None:
+    desk.refusal = RefusedError("its engine is running")
+    async with opened(desk) as pilot:
+        await press(pilot, "down", "delete", "left", "enter", ends="remove")
+        assert told(pilot) == ["its engine is running"]
+        assert "20261123-0004" in text_of(pilot)
+
+
+@pytest.mark.parametrize(("form", "steps"), [("svg", 1), ("json", 2), ("csv", 3), ("markdown", 4)])
+async def test_a_run_is_exported_in_each_form(desk: PreparedDesk, form: str, steps: int) -> None:
+    async with opened(desk) as pilot:
+        await press(pilot, "down", "e")
+        assert focused_label(pilot) == "Cancel"
+        await press(pilot, *["left"] * steps, "enter", ends="export")
+        path = desk.folder / f"20261123-0004.{FORMS[form]}"
+        assert told(pilot) == [
+            f"written: {path}",
+            f"fedconsole runs export 20261123-0004 --{form} > {path}",
+        ]
+    text = path.read_text()
+    record = report.make_record(desk.summaries["20261123-0004"], ROUNDS, JOURNAL)
+    assert text == {
+        "svg": lambda: report.svg(record),
+        "json": lambda: "".join(f"{json_line(line)}\n" for line in JOURNAL),
+        "csv": lambda: report.csv_text(ROUNDS),
+        "markdown": lambda: report.markdown(record),
+    }[form]()
+
+
+async def test_an_export_without_room_says_so(desk: PreparedDesk) -> None:
+    desk.folder.write_text("a file where the folder should be")
+    async with opened(desk) as pilot:
+        await press(pilot, "e", "left", "enter", ends="export")
+        (text,) = told(pilot)
+        assert text.startswith(f"cannot write to {desk.folder}: ")
+
+
+async def test_exports_are_in_the_palette(desk: PreparedDesk) -> None:
     async with opened(desk) as pilot:
         screen = pilot.app.screen
         assert isinstance(screen, HistoryScreen)
-        monkeypatch.setattr(
-            screen, "post_message", lambda message: cloned.append(message.plan) or True
+        offers = {command.title: command for command in screen.commands()}
+        assert offers["Export: Rounds (CSV)"].help == (
+            "fedconsole runs export 20261123-0005 --csv"
         )
-        screen.action_clone()
-    assert cloned == [Plan(workers=("127.0.0.1:1", "127.0.0.1:2"), lr=0.5)]
+        callback = offers["Export: Rounds (CSV)"].callback
+        assert callable(callback)
+        callback()
+        await settle(pilot, "export")
+    assert (desk.folder / "20261123-0005.csv").read_text() == report.csv_text(ROUNDS)
+
+
+# One run
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_run_s_page_has_all_panes(desk: PreparedDesk, size: tuple[int, int]) -> None:
+    desk.journals["20261123-0003"] = with_classes(JOURNAL)
+    seen = {}
+    async with opened(desk, size) as pilot:
+        await press(pilot, "down", "down", "enter")
+        for pane in PANES:
+            seen[pane] = text_of(pilot)
+            await press(pilot, "tab")
+        assert text_of(pilot) == seen["curves"]
+    assert "20261123-0003  ✗ failed  ecg  2 rounds  loss 0.3000" in seen["curves"]
+    assert "A charlie" in seen["curves"]
+    assert "T test" in seen["curves"]
+    assert "alice       10/10     ■ ■ ■ ■ ■ ■ ■ ■ ■ ■" in seen["attendance"]
+    assert "    2      3   0.3000  0.4000  90.0%" in seen["rounds"]
+    assert "0.75" in seen["classes"]
+    assert "lr                         0.5" in seen["plan"]
+    assert "batch_size" not in seen["plan"]
+    assert "model  /models/m" in seen["plan"]
+    assert "Round 10: 3 updates" in seen["log"]
+    is_one_at_a_time = size[0] < 100
+    assert ("Round 10: 3 updates" not in seen["rounds"]) == is_one_at_a_time
+
+
+async def test_a_click_on_a_tab_shows_its_pane(desk: PreparedDesk) -> None:
+    async with opened(desk, (80, 24)) as pilot:
+        await press(pilot, "down", "enter")
+        tabs = lines_of(pilot)[2]
+        assert tabs.split() == ["Losses", "Workers", "Rounds", "Classes", "Plan", "Log"]
+        await pilot.click(offset=(tabs.index("Plan"), 2))
+        await settle(pilot)
+        assert "model  /models/m" in text_of(pilot)
+
+
+async def test_the_panes_stand_side_by_side_when_the_terminal_grows(desk: PreparedDesk) -> None:
+    async with opened(desk, (80, 24)) as pilot:
+        await press(pilot, "down", "enter", "tab")
+        assert "training" not in text_of(pilot)
+        await pilot.resize_terminal(160, 50)
+        await settle(pilot)
+        for part in ("─Losses", "─Workers", "─Rounds", "─Classes", "─Plan", "─Log"):
+            assert part in text_of(pilot)
+        await pilot.resize_terminal(80, 24)
+        await settle(pilot)
+        assert "delivered" in text_of(pilot)
+        assert "training" not in text_of(pilot)
+
+
+async def test_the_whole_plan_is_a_key_away(desk: PreparedDesk) -> None:
+    whole = PLAN | {"batch_size": 64, "momentum": 0.0}
+    desk.summaries["20261123-0004"] = a_run(4, "crashed", plan=whole)
+    async with opened(desk, (80, 24)) as pilot:
+        await press(pilot, "down", "enter", "p")
+        assert "batch_size                 64" in text_of(pilot)
+        await press(pilot, "p")
+        assert "batch_size" not in text_of(pilot)
+        assert "lr                         0.5" in text_of(pilot)
+
+
+async def test_capitals_act_on_the_run_while_the_log_has_the_focus(desk: PreparedDesk) -> None:
+    async with opened(desk) as pilot:
+        await press(pilot, "down", "enter", "shift+tab", "L")
+        assert heard(pilot) == [CloneRun(Plan(workers=("127.0.0.1:1", "127.0.0.1:2"), lr=0.5))]
+        await press(pilot, "E")
+        assert isinstance(pilot.app.screen, Choice)
+
+
+async def test_the_log_is_filtered_and_escape_clears_before_it_leaves(desk: PreparedDesk) -> None:
+    async with opened(desk, (80, 24)) as pilot:
+        await press(pilot, "down", "enter", "shift+tab", "slash", *"charlie", "enter")
+        log = [line for line in lines_of(pilot) if "INFO" in line]
+        assert log
+        assert all("charlie" in line for line in log)
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, RunPage)
+        assert "Test after round 10" in text_of(pilot)
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, HistoryScreen)
+
+
+async def test_rejected_lost_and_unchosen_workers_are_told_apart(desk: PreparedDesk) -> None:
+    desk.journals["20261123-0004"] = [
+        line("round.started", round=1, attempt=1, cohort=["alice", "bob", HOSTILE]),
+        line("worker.update", round=1, worker="alice", num_examples=1, loss=1.0, seconds=1.0),
+        line("worker.rejected", round=1, worker="bob", reason="NaN"),
+        finished(1, ["alice"]),
+        line("round.started", round=2, attempt=1, cohort=["alice"]),
+        line("worker.update", round=2, worker="alice", num_examples=1, loss=1.0, seconds=1.0),
+        finished(2, ["alice"]),
+    ]
+    async with opened(desk) as pilot:
+        await press(pilot, "down", "enter")
+        shown = text_of(pilot)
+    assert "alice       2/2       ■ ■" in shown
+    assert "bob         0/1       ✗ ·" in shown
+    assert "[/oops][2J… 0/1       ○ ·" in shown
+    assert "\x1b" not in shown
+
+
+async def test_many_rounds_scroll(desk: PreparedDesk) -> None:
+    desk.journals["20261123-0004"] = [
+        text
+        for number in range(1, 201)
+        for text in (
+            line("round.started", round=number, attempt=1, cohort=["alice"]),
+            finished(number, ["alice"] if number % 2 else []),
+        )
+    ]
+    async with opened(desk, (80, 24)) as pilot:
+        await press(pilot, "down", "enter", "tab")
+        assert "alice       100/200   ■ ○ ■ ○" in text_of(pilot)
+        await press(pilot, "right")
+        assert lines_of(pilot)[3].split()[2:4] == ["10", "15"]
+        await press(pilot, "end")
+        assert "200" in lines_of(pilot)[3]
+        assert lines_of(pilot)[4].endswith("■ ○")
+
+
+async def test_a_run_without_rounds_has_an_empty_page(desk: PreparedDesk) -> None:
+    desk.summaries["20261123-0004"] = a_run(4, "failed", rounds=0, loss=None, accuracy=None)
+    desk.round_tables["20261123-0004"] = []
+    desk.journals["20261123-0004"] = []
+    async with opened(desk) as pilot:
+        await press(pilot, "down", "enter")
+        shown = text_of(pilot)
+    for text in (
+        *("loss -", "acc -", "no losses yet", "no round was started", "no round was finished"),
+        *("no evaluation by class", "no lines yet"),
+    ):
+        assert text in shown
+
+
+async def test_leaving_a_page_ends_the_reading_of_its_journal(desk: PreparedDesk) -> None:
+    reading = Reading(desk, "20261123-0004")
+    reading.is_wanted = False
+    reading.read()
+    assert reading.num_lines == 0
+    async with opened(desk) as pilot:
+        await press(pilot, "down", "enter")
+        page = pilot.app.screen
+        assert isinstance(page, RunPage)
+        await press(pilot, "escape")
+        assert not page.reading.is_wanted
+
+
+# Several
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_compared_runs_show_outcomes_and_only_what_differs(
+    desk: PreparedDesk, size: tuple[int, int]
+) -> None:
+    desk.summaries["20261123-0002"] = a_run(2, "aborted", plan=PLAN | {"lr": 0.25})
+    async with opened(desk, size) as pilot:
+        await press(pilot, "end", "space", "up", "up", "space", "c")
+        shown = text_of(pilot)
+        assert isinstance(pilot.app.screen, CompareScreen)
+        assert "loss of the evaluation after each round" in shown
+        assert "A 20261123-0002  B 20261123-0001" in shown
+        rows = {line.split()[0]: line.split() for line in lines_of(pilot) if line.strip()}
+        assert rows["A"][:5] == ["A", "20261123-0002", "digits", "◼", "aborted"]
+        assert rows["B"][:5] == ["B", "20261123-0001", "digits", "✓", "completed"]
+        assert rows["lr"] == ["lr", "0.25", "0.5"]
+        assert not {"seed", "task", "workers"} & rows.keys()
+        await press(pilot, "x")
+        assert "accuracy of the evaluation after each round" in text_of(pilot)
+
+
+async def test_equal_plans_are_said_to_be_equal(desk: PreparedDesk) -> None:
+    async with opened(desk) as pilot:
+        await press(pilot, "space", "space", "c")
+        assert "the plans are the same" in text_of(pilot)
+
+
+async def test_enter_opens_a_compared_run_and_escape_comes_back(desk: PreparedDesk) -> None:
+    async with opened(desk) as pilot:
+        await press(pilot, "down", "space", "space", "c", "tab", "enter")
+        screen = pilot.app.screen
+        assert isinstance(screen, RunPage)
+        assert screen.run_id == "20261123-0004"
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, CompareScreen)
+
+
+# What all share
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_every_text_of_these_screens_has_a_korean_twin(
+    desk: PreparedDesk, size: tuple[int, int]
+) -> None:
+    lang.use("ko")
+    try:
+        async with opened(desk, size) as pilot:
+            shown = text_of(pilot)
+            await press(pilot, "space", "space", "c")
+            shown += text_of(pilot)
+            await press(pilot, "escape", "down", "enter")
+            for _ in PANES:
+                shown += text_of(pilot)
+                await press(pilot, "tab")
+    finally:
+        lang.use("en")
+    for english in (
+        *("state", "started", "rounds", "loss", "completed", "Replay", "Export", "option"),
+        *("Losses", "Workers", "delivered", "updates", "what is not", "reading", "Next pane"),
+    ):
+        assert english not in shown
+    for korean in ("상태", "완료", "다시 보기", "손실", "라운드", "기본값과 다른 것"):
+        assert korean in shown

@@ -40,7 +40,7 @@ class FleetScreen(ConsoleScreen):
         "that its link is gone. Mark devices and press n to train on them."
     )
     BINDINGS: ClassVar = [
-        key("enter", "details", "Details", cli="fedconsole devices show NAME"),
+        key("d", "details", "Details", cli="fedconsole devices show NAME"),
         key("n", "new_run", "New run with these", cli="fedconsole run --worker HOST:PORT"),
         key("+", "add", "Add a device", cli="fedconsole run --worker HOST:PORT"),
     ]

@@ -126,7 +126,7 @@ class RunPage(RunActions):
         super().__init__(desk)
         self.run_id = run
         self._summary: RunSummary | None = None
-        self._reading = Reading(desk, run)
+        self.reading = Reading(desk, run)
         self._is_read = False
         self._pane = "curves"
         self._shows_whole_plan = False
@@ -171,7 +171,7 @@ class RunPage(RunActions):
         self.run_worker(self._read(), group="read")
 
     def on_unmount(self) -> None:
-        self._reading.is_wanted = False
+        self.reading.is_wanted = False
 
     def on_resize(self, event: events.Resize) -> None:
         super().on_resize(event)
@@ -226,19 +226,19 @@ class RunPage(RunActions):
             self._round_rows.put([_round_cells(row) for row in rounds])
             self._show_plan()
             self.refresh_bindings()
-            await asyncio.to_thread(self._reading.read)
+            await asyncio.to_thread(self.reading.read)
         except FedconsoleError as error:
             self.post_message(Notice(str(error), "error"))
         if self.is_mounted:
             self._show_lines()
 
     def _show_lines(self) -> None:
-        model = self._reading.model
+        model = self.reading.model
         self._is_read = True
         self.query_one(Plot).show([*_training(model), *self._tests(model)], x_label=_("round"))
         self.query_one(Timeline).show(list(model.workers), model.attendance)
         self._class_rows.put(class_rows(model.confusion))
-        self.query_one(LineLog).append(self._reading.log)
+        self.query_one(LineLog).append(self.reading.log)
 
     def _tests(self, model: RunModel) -> Iterator[Curve]:
         points = [(float(test.round), test.loss) for test in model.tests if test.loss is not None]
@@ -276,7 +276,7 @@ class RunPage(RunActions):
         ]
         text.append("  " + "  ".join(facts))
         if not self._is_read:
-            note = _("reading: {n} lines", n=f"{self._reading.num_lines:,}")
+            note = _("reading: {n} lines", n=f"{self.reading.num_lines:,}")
             text.append(f"  {note}", style(self, "dim"))
         return text
 

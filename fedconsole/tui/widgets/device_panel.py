@@ -17,8 +17,8 @@ from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.lang import _
 from fedconsole.tui.theme import style
 from fedconsole.tui.widgets.device_rows import PRESENCE_ROLES, memory_share
+from fedconsole.tui.widgets.health import heat, throttle_flags
 from fedconsole.tui.widgets.sparkline import sparkline
-from fedconsole.tui.widgets.worker_rows import heat, throttle_flags
 from pi_daemon.protocol.text import clean
 
 _TREND_CELLS: Final = 40

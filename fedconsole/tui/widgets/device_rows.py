@@ -14,9 +14,9 @@ from fedconsole.tui.formats import age, percent, size
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.lang import _
 from fedconsole.tui.theme import style
+from fedconsole.tui.widgets.health import heat, throttle_flags
 from fedconsole.tui.widgets.line_table import Column
 from fedconsole.tui.widgets.sparkline import sparkline
-from fedconsole.tui.widgets.worker_rows import heat, throttle_flags
 from pi_daemon.protocol.text import clean
 
 PRESENCE_ROLES: Final = {

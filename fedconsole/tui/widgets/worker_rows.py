@@ -14,14 +14,12 @@ from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.lang import _
 from fedconsole.tui.run_model import RunModel, WorkerRow
 from fedconsole.tui.theme import SERIES, style
+from fedconsole.tui.widgets.health import heat, throttle_flags
 from fedconsole.tui.widgets.line_table import Column
 from fedconsole.tui.widgets.sparkline import sparkline
 
 _TREND_CELLS: Final = 16
 _BAR_CELLS: Final = 6
-_FLAGS: Final = ("UV!", "CAP", "THR", "SOFT")
-"""The lowest bits of `vcgencmd get_throttled`; 16 bits higher: since it was switched on."""
-_WARM, _HOT, _TOO_HOT = 60, 70, 80
 
 COLUMNS: Final = (
     Column("worker", "worker", 14, flexible=True),
@@ -36,32 +34,6 @@ COLUMNS: Final = (
     Column("lost", "lost", 4, priority=6, right=True),
     Column("error", "last error", 16, priority=7, flexible=True),
 )
-
-
-def throttle_flags(bits: int | None) -> str:
-    """What holds now in capitals, what has held since boot in small letters; "-": nothing."""
-    if not bits:
-        return "-"
-    now = [name for i, name in enumerate(_FLAGS) if bits >> i & 1]
-    once = [
-        name.lower().rstrip("!")
-        for i, name in enumerate(_FLAGS)
-        if bits >> (16 + i) & 1 and name not in now
-    ]
-    return " ".join([*now, *once]) or "-"
-
-
-def heat(celsius: float | None) -> tuple[str, str | None]:
-    """A temperature with its word, and the role of its colour."""
-    if celsius is None:
-        return "-", None
-    if celsius >= _TOO_HOT:
-        return f"{celsius:.0f} HOT!", "bad"
-    if celsius >= _HOT:
-        return f"{celsius:.0f} hot", "warning"
-    if celsius >= _WARM:
-        return f"{celsius:.0f} warm", None
-    return f"{celsius:.0f}", None
 
 
 class WorkerRows:

@@ -116,7 +116,7 @@ class Config:
     def front_end(self) -> FrontEnd:
         return FrontEnd(**self._values("console"))
 
-    def run_values(self) -> Mapping[str, object]:
+    def run_values(self) -> Mapping[str, Any]:
         """What was set of a run, by the plan's field."""
         return self._values("run")
 
@@ -169,8 +169,8 @@ def load(options: Mapping[str, object], config_file: Path | None = None) -> Conf
     # A learning rate belongs to its optimizer: whoever chose another has no use for the task's.
     if "task" in chosen and "optimizer" not in chosen:
         task = str(chosen["task"].value)
-        defaults = _TASK_DEFAULTS.get(task, {})
-        layer = _layer(((k, v, f"task {task}") for k, v in defaults.items()), UsageError)
+        own = task_defaults(task).items()
+        layer = _layer(((k, v, f"task {task}") for k, v in own), UsageError)
         chosen = layer | chosen
     return Config(chosen, tuple(devices), files)
 
@@ -220,6 +220,19 @@ def _devices(path: Path, tables: object) -> Iterator[Device]:
         except (msgspec.ValidationError, UsageError) as error:
             raise RefusedError(f"{where}: {error}") from error
         yield Device(clean(found.name or found.host, 64), address, Source.CONFIG, found.id)
+
+
+def read_value(key: str, text: str) -> object:
+    """What a person typed for a key, as the plan wants it. Raises UsageError."""
+    try:
+        return _convert(key, text)
+    except (msgspec.ValidationError, ValueError, UsageError) as reason:
+        raise UsageError(f"{key} is {text!r}: {_FORMS.get(key, reason)}") from reason
+
+
+def task_defaults(task: str) -> Mapping[str, object]:
+    """What a task sets itself, by the plan's field, unless an optimizer is chosen."""
+    return _TASK_DEFAULTS.get(task, {})
 
 
 def foreign_variables() -> list[str]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -129,7 +129,7 @@ class RealDesk:
                 return msgspec.convert(summary.plan, Plan)
         return None
 
-    def configured(self) -> Mapping[str, object]:
+    def configured(self) -> Mapping[str, Any]:
         return self._settings.run_values()
 
     def remove(self, run: str) -> None:

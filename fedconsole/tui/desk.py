@@ -68,7 +68,7 @@ class Desk(Protocol):
     def last_plan(self) -> Plan | None:
         """That of the newest run."""
 
-    def configured(self) -> Mapping[str, object]:
+    def configured(self) -> Mapping[str, Any]:
         """What files and the environment set, by the plan's field."""
 
     def remove(self, run: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from fedconsole.coordinator.phases import Request
 from fedconsole.coordinator.plan import Plan
@@ -109,7 +110,7 @@ class PreparedDesk:
     def last_plan(self) -> Plan | None:
         return self.plan
 
-    def configured(self) -> Mapping[str, object]:
+    def configured(self) -> Mapping[str, Any]:
         return self.settings
 
     def remove(self, run: str) -> None:

@@ -63,6 +63,11 @@ class Terminal:
     def text(self) -> str:
         return "\n".join(self.lines)
 
+    @property
+    def cursor(self) -> tuple[int, int]:
+        """Column and row, from 0: where a field with the focus is."""
+        return self._screen.cursor.x, self._screen.cursor.y
+
     def press(self, *keys: str) -> None:
         """Press keys: a name of KEYS, or text that is typed."""
         for key in keys:
@@ -133,7 +138,7 @@ async def terminal(
     """`fedconsole` with these arguments on a terminal; it is killed afterwards."""
     master, slave = pty.openpty()
     _set_size(slave, size)
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220
         [*program, *arguments],
         stdin=slave,
         stdout=slave,

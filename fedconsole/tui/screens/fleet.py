@@ -68,7 +68,6 @@ class FleetScreen(ConsoleScreen):
         yield Input(placeholder="HOST:PORT", id="address")
 
     def on_mount(self) -> None:
-        super().on_mount()
         self._table.focus()
 
     @property

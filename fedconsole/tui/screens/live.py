@@ -130,7 +130,6 @@ class LiveScreen(ConsoleScreen):
                 yield FilterBar(id="filter")
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.query_one("#workers").focus()
         self._follow()
 

@@ -10,6 +10,7 @@ import platform
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ import msgspec
 from fedconsole import config, paths
 from fedconsole.coordinator.phases import Request
 from fedconsole.coordinator.plan import Plan
+from fedconsole.errors import FedconsoleError
 from fedconsole.fleet.inventory import Inventory
 from pi_daemon.protocol.text import clean
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from fedconsole.fleet.watching import Watcher
     from fedconsole.history import RoundSummary, RunSummary
 
-_SHUTDOWN_S = 1.0
+_END_S = 10.0
 
 
 class RealDesk:
@@ -116,9 +118,13 @@ class RealDesk:
             async for line in self.follow(run):
                 yield line
         finally:
-            # Also when the operator did not wait for its end.
-            engine.terminate()
-            await asyncio.to_thread(_wait, engine)
+            # Also when nobody waits for its end: it removes its folder itself.
+            await self._end(run, engine)
+
+    async def _end(self, run: str, engine: subprocess.Popen[bytes]) -> None:
+        with suppress(FedconsoleError):
+            await self.request(run, Request.ABORT)
+        await asyncio.to_thread(_wait, engine)
 
     def last_plan(self) -> Plan | None:
         from fedconsole import history
@@ -143,7 +149,7 @@ class RealDesk:
 
 def _wait(engine: subprocess.Popen[bytes]) -> None:
     try:
-        engine.wait(_SHUTDOWN_S)
+        engine.wait(_END_S)
     except subprocess.TimeoutExpired:
         engine.kill()
         engine.wait()

@@ -34,6 +34,7 @@ _NOTABLE = frozenset(
         "run.paused",
         "run.resumed",
         "run.aborting",
+        "run.stopping",
         "run.quorum",
         "round.finished",
         "worker.lost",
@@ -158,6 +159,8 @@ def _run_sentence(what: str, line: Line) -> str:
     match what:
         case "created":
             return f"Run {line['run']} of task {line['task']}: making the workers ready."
+        case "stopping":
+            return f"The run ends after round {line['round']}."
         case "quorum":
             return (
                 f"{line['have']} of {_count(line['need'], 'needed worker')} here; "

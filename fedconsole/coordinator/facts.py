@@ -45,6 +45,12 @@ class RunAborting(Struct, frozen=True, tag="run.aborting"):
     waiting_for: tuple[str, ...] = ()
 
 
+class RunStopping(Struct, frozen=True, tag="run.stopping"):
+    """The operator wants the run to end after this round."""
+
+    round: int
+
+
 class RunQuorum(Struct, frozen=True, tag="run.quorum"):
     """Too few of them; the engine adds what is left of the timer."""
 
@@ -132,6 +138,7 @@ Fact = (
     | RunPaused
     | RunResumed
     | RunAborting
+    | RunStopping
     | RunQuorum
     | RunFinished
     | RoundStarted

@@ -294,6 +294,7 @@ def _abort(turn: Turn, event: events.AbortRequested) -> None:
 
 def _stop_after_round(turn: Turn) -> None:
     turn.state = replace(turn.state, is_stopping=True)
+    turn.announce(facts.RunStopping(turn.round_number))
     if not turn.state.is_closing and turn.state.open_round is None:
         rounds.next_round(turn)
 

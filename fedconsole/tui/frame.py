@@ -51,7 +51,7 @@ class OfferedKey(NamedTuple):
 class Line(Widget):
     """One line of text, drawn anew only when it has changed. A click on a part of it does something."""
 
-    DEFAULT_CSS = "Line { height: 1; width: 1fr; }"
+    DEFAULT_CSS = "Line { height: 1; width: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }"
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id, classes=classes)

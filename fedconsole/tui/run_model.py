@@ -172,6 +172,8 @@ class RunModel:
         self.attendance = Attendance()
         self.waiting_for: set[str] = set()
         """Workers that have not acknowledged a pause or an abort."""
+        self.is_stopping = False
+        """The run ends after this round."""
         self.have: int | None = None
         """Of the quorum, while it is in danger; with `need` and when the wait ends."""
         self.need: int | None = None
@@ -312,6 +314,8 @@ class RunModel:
             case "pausing" | "aborting" | "paused":
                 self.phase = RunPhase(what)
                 self.waiting_for = set(line.get("waiting_for") or ())
+            case "stopping":
+                self.is_stopping = True
             case "quorum":
                 self.have, self.need = line["have"], line["need"]
                 self.quorum_seconds_left = line.get("seconds_left")

@@ -103,3 +103,102 @@ async def test_without_a_terminal_it_prints_its_help_and_leaves_with_two() -> No
 async def open_form(opened: Terminal) -> None:
     await opened.shows("alice", "bob", "charlie")
     opened.press("2")
+    await opened.shows("fedconsole run")
+
+
+async def type_into(opened: Terminal, text: str) -> None:
+    """Go to the next field and type; the caret shows that the focus has moved."""
+    before = opened.cursor
+    opened.press("tab")
+    await opened.until(lambda _screen: opened.cursor[1] != before[1], "the next field")
+    opened.press(text)
+    await opened.shows(text)
+
+
+def the_only_run() -> str:
+    (run,) = history.run_ids()
+    return run
+
+
+def batches_after_acknowledged_pauses(run: str) -> list[str]:
+    """Workers whose batches came between their acknowledgement of a pause and the resume."""
+    paused: set[str] = set()
+    wrong = []
+    for line in history.lines(run):
+        match line["type"]:
+            case "worker.phase" if line["phase"] == "paused":
+                paused.add(line["worker"])
+            case "run.resumed":
+                paused.clear()
+            case "worker.batches" if line["worker"] in paused:
+                wrong.append(line["worker"])
+    return wrong
+
+
+@pytest.mark.timeout(240)
+async def test_an_operator_runs_a_fleet_by_keys_alone() -> None:
+    async with local_daemons(3), terminal() as opened:
+        await opened.shows("alice", "bob", "charlie", "3 online")
+        opened.press("*")
+        await opened.shows("3 marked")
+        opened.press("n")
+        await opened.shows("fedconsole run", "ready to start")
+        await opened.until(lambda _screen: opened.cursor[1] == 1, "the caret in the first field")
+        await type_into(opened, "777")
+        await opened.shows("--rounds 777")
+        opened.press("f5")
+        await opened.shows("3 workers are ready")
+        opened.press("f9")
+        screen = await opened.shows("TRAINING", "round 1/777")
+        first = losses(await opened.until(lambda text: losses(text) != [], "a loss"))[0]
+        await opened.until(lambda text: 0 < losses(text)[0] < first / 2, "a falling loss")
+        opened.press("p")
+        await opened.shows("PAUSED", "p Resume")
+        opened.press("p")
+        await opened.shows("TRAINING", "p Pause")
+        opened.press("a")
+        await opened.shows("Abort now", "Cancel")
+        # The focus is on Cancel.
+        opened.press("enter")
+        await opened.until(lambda text: "Abort now" not in text, "the end of the dialog")
+        assert "TRAINING" in (screen := opened.text), screen
+        opened.press("a")
+        await opened.shows("Abort now")
+        opened.press("left")
+        opened.press("left")
+        opened.press("enter")
+        await opened.shows("ABORTED", "Model:")
+        opened.press("4")
+        await opened.shows(the_only_run(), "aborted")
+        opened.press("q")
+        assert await opened.ended() == 0
+    assert batches_after_acknowledged_pauses(the_only_run()) == []
+
+
+@pytest.mark.timeout(240)
+async def test_an_operator_runs_a_fleet_by_mouse_alone() -> None:
+    long = {"FEDCONSOLE_ROUNDS": "100000"}
+    async with local_daemons(3), terminal(environment=long) as opened:
+        await opened.shows("alice", "bob", "charlie")
+        opened.click_on("2 New run")
+        await opened.shows("no workers", "charlie")
+        for name in ("alice", "bob", "charlie"):
+            row = next(i for i, line in enumerate(opened.lines) if name in line)
+            column = opened.lines[row].index(name)
+            opened.click(column - 2, row)
+            await opened.until(lambda _text, row=row: "■" in opened.lines[row], "a mark")
+        await opened.shows("ready to start")
+        opened.click_on("Start")
+        await opened.shows("TRAINING", "p Pause")
+        opened.click_on("p Pause")
+        await opened.shows("PAUSED", "p Resume")
+        opened.click_on("p Resume")
+        await opened.shows("TRAINING", "p Pause")
+        opened.click_on("a Abort")
+        await opened.shows("Abort now")
+        opened.click_on("Abort now")
+        await opened.shows("ABORTED")
+        opened.click_on("4 History")
+        await opened.shows(the_only_run())
+        opened.click_on("q Quit")
+        assert await opened.ended() == 0

@@ -70,6 +70,7 @@ WORDS: Final = {
     "Model: {path}": "모델: {path}",
     "Next: {command}": "다음: {command}",
     "{phase}… waiting for {names}": "{phase}… {names} 기다림",
+    "{phase}, stops after this round": "{phase}, 이 라운드 뒤 정지",
     "GATHERING": "모으는 중",
     "TRAINING": "학습 중",
     "WAITING": "기다리는 중",

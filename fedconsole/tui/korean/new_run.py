@@ -51,7 +51,7 @@ WORDS: Final = {
     "more": "더 보기",
     "examples": "예",
     "note": "비고",
-    "ready, {s} s a batch, {memory}": "준비됨, 배치당 {s}초, {memory}",
+    "{s} s a batch, {memory}": "배치당 {s}초, {memory}",
     "has no {dataset}": "{dataset} 없음",
     "No devices found yet.\nSimulate some, or add one on the Fleet screen.": (
         "아직 장치가 없습니다.\n모의 워커를 쓰거나 장치 화면에서 추가하세요."

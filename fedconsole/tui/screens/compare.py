@@ -94,18 +94,23 @@ class CompareScreen(ConsoleScreen):
         except FedconsoleError as error:
             self.post_message(Notice(str(error), "error"))
             return
+        if not self.is_mounted:
+            return
         self._rounds = [rounds for _summary, rounds in found]
         summaries = [summary for summary, _rounds in found]
         # One that was deleted meanwhile is left out.
         self._runs = [summary.run for summary in summaries]
-        self._outcomes.put([self._outcome(i, summary) for i, summary in enumerate(summaries)])
+        rows = [self._outcome(index, summary) for index, summary in enumerate(summaries)]
+        self._outcomes.put(rows, self.query_one("#outcomes", LineTable))
         options = differing([summary.plan for summary in summaries])
-        self.query_one("#options").styles.height = max(1, len(options)) + 1
+        table = self.query_one("#options", LineTable)
+        table.styles.height = max(1, len(options)) + 1
         self._options.put(
             [
                 {"option": name} | dict(zip(_LETTERS, map(shown, values), strict=False))
                 for name, values in options.items()
-            ]
+            ],
+            table,
         )
         self._draw_curves()
 

@@ -8,6 +8,8 @@ from typing import Any
 from rich.text import Text
 
 from fedconsole.report import shown
+from fedconsole.tui.widgets.filtering import EVERYTHING
+from fedconsole.tui.widgets.line_table import LineTable
 from pi_daemon.protocol.text import clean
 
 Format = Callable[[Any], str]
@@ -22,9 +24,12 @@ class FixedRows:
         self._rows: Sequence[Mapping[str, Any]] = ()
         self._version = 0
 
-    def put(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def put(self, rows: Sequence[Mapping[str, Any]], table: LineTable) -> None:
+        """Show these from now on in the table that was given this source."""
         self._rows = rows
         self._version += 1
+        # Sorts at once, not when the table does it next by itself.
+        table.set_filter(EVERYTHING)
 
     def keys(self) -> Sequence[str]:
         return [str(index) for index in range(len(self._rows))]

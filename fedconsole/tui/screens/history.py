@@ -43,9 +43,9 @@ _AT_ONCE: Final = 4
 _TREND_CELLS: Final = 12
 COLUMNS: Final = (
     Column("run", "run", 13),
-    Column("task", "task", 6, priority=3, flexible=True),
+    Column("task", "task", 6, priority=2, flexible=True),
     Column("state", "state", 12),
-    Column("started", "started", 11, priority=2),
+    Column("started", "started", 11, priority=3),
     Column("duration", "time", 8, priority=4, right=True),
     Column("rounds", "rounds", 6, priority=5, right=True),
     Column("workers", "workers", 7, priority=8, right=True),
@@ -238,15 +238,22 @@ class HistoryScreen(RunActions):
     async def _read(self) -> None:
         try:
             self.rows.keep(await asyncio.to_thread(self.desk.run_ids))
+            self._sort_again()
             due = iter(await asyncio.to_thread(self.rows.due))
             while self.is_current and (batch := list(islice(due, _AT_ONCE))):
                 for run, entry in (await asyncio.to_thread(self._read_batch, batch)).items():
                     self.rows.put(run, entry)
+                self._sort_again()
             self.refresh_bindings()
         except FedconsoleError as error:
             self.post_message(Notice(str(error), "error"))
         finally:
             self._is_reading = False
+
+    def _sort_again(self) -> None:
+        # At once, not when the table does it next by itself.
+        if self.is_mounted:
+            self.table.set_filter(self.bar.filter)
 
     def _read_batch(self, runs: Sequence[str]) -> dict[str, Entry]:
         entries = self.rows.entries

@@ -12,7 +12,7 @@ from textual.app import ComposeResult
 from textual.containers import Container, Vertical
 from textual.widgets import Static
 
-from fedconsole.coordinator.phases import Request
+from fedconsole.coordinator.phases import Request, RunPhase
 from fedconsole.errors import FedconsoleError
 from fedconsole.tui.desk import Desk
 from fedconsole.tui.dialogs.choice import Choice
@@ -101,6 +101,7 @@ class LiveScreen(ConsoleScreen):
         self._replay = replay
         self._axis = 0
         self._drawn_version = -1
+        self._drawn_phase: RunPhase | None = None
         self._num_flushes = 0
         self._num_alarms = 0
         self._last_words = ""
@@ -174,6 +175,9 @@ class LiveScreen(ConsoleScreen):
         table.flush()
         self._flush_plot()
         self._tell_alarms()
+        if self._drawn_phase is not model.phase:
+            self._drawn_phase = model.phase
+            self.refresh_bindings()
         self._num_flushes += 1
 
     @property

@@ -130,7 +130,7 @@ class _Workers:
         if trial is not None and trial.get("ok"):
             seconds = trial.get("batch_seconds") or 0.0
             memory = size(trial.get("memory_bytes") or 0)
-            words = _("ready, {s} s a batch, {memory}", s=f"{seconds:.3f}", memory=memory)
+            words = _("{s} s a batch, {memory}", s=f"{seconds:.3f}", memory=memory)
             return Text(f"{glyph('done')} {words}", style(self._screen, "good"))
         if trial is not None:
             reason = clean(trial.get("reason") or "", 200)
@@ -158,6 +158,7 @@ def _num_examples(record: DeviceRecord, dataset: str | None) -> int | None:
 
 class NewRunScreen(ConsoleScreen):
     NAME = "new"
+    AUTO_FOCUS = ""
     ABOUT = (
         "A run, set up. What is left empty has its default, which is shown dim. Choose workers on the "
         "right with Space, or simulate some on this machine. F5 tries a batch on each of them and says how "
@@ -227,7 +228,8 @@ class NewRunScreen(ConsoleScreen):
 
     def on_mount(self) -> None:
         self._fill_from_settings()
-        self.query_one("#task", Input).focus()
+        # Only a field that has its place on the screen gets the terminal's caret, which input methods need.
+        self.call_after_refresh(self.query_one("#task", Input).focus)
 
     def _fill_from_settings(self) -> None:
         self.state.fill_values(self.desk.configured())

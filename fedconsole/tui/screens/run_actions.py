@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -111,11 +111,8 @@ class RunActions(ConsoleScreen):
             yield Command(
                 _("Export: {what}", what=_(title)),
                 f"fedconsole runs export {summary.run} --{form}",
-                self._exporter(summary, form),
+                partial(self._export, summary, form),
             )
-
-    def _exporter(self, summary: RunSummary, form: str) -> Callable[[], object]:
-        return partial(self.run_worker, self._export(summary, form), group="export")
 
 
 def _write(path: Path, desk: Desk, summary: RunSummary, form: str) -> None:

@@ -188,6 +188,9 @@ class RunPage(RunActions):
             self._focusable().focus()
         self._show_tabs()
 
+    def _table(self, pane: str) -> LineTable:
+        return self.query_one(f"#{pane} LineTable", LineTable)
+
     def _focusable(self) -> Widget:
         pane = self.query_one(f"#{self._pane}")
         return next(widget for widget in pane.query(Widget) if widget.can_focus)
@@ -223,7 +226,9 @@ class RunPage(RunActions):
         try:
             self._summary = await asyncio.to_thread(self.desk.summarize, self.run_id)
             rounds = await asyncio.to_thread(self.desk.rounds, self.run_id)
-            self._round_rows.put([_round_cells(row) for row in rounds])
+            if not self.is_mounted:
+                return
+            self._round_rows.put([_round_cells(row) for row in rounds], self._table("rounds"))
             self._show_plan()
             self.refresh_bindings()
             await asyncio.to_thread(self.reading.read)
@@ -237,7 +242,7 @@ class RunPage(RunActions):
         self._is_read = True
         self.query_one(Plot).show([*_training(model), *self._tests(model)], x_label=_("round"))
         self.query_one(Timeline).show(list(model.workers), model.attendance)
-        self._class_rows.put(class_rows(model.confusion))
+        self._class_rows.put(class_rows(model.confusion), self._table("classes"))
         self.query_one(LineLog).append(self.reading.log)
 
     def _tests(self, model: RunModel) -> Iterator[Curve]:

@@ -138,6 +138,8 @@ def _ending(model: RunModel, widget: Widget) -> Text:
 
 def _phase_words(model: RunModel) -> str:
     word = _(model.phase.value.upper())
+    if model.is_stopping and not model.is_finished:
+        word = _("{phase}, stops after this round", phase=word)
     if not model.waiting_for:
         return word
     names = sorted(model.workers[name].label for name in model.waiting_for if name in model.workers)

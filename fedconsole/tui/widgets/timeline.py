@@ -92,8 +92,8 @@ class Timeline(ScrollView, can_focus=True):
         line = [" "] * (_ROUND_CELLS * len(rounds))
         for number in rounds:
             if number == 1 or number % _LABEL_EVERY == 0:
-                at = _ROUND_CELLS * (number - rounds.start)
                 label = str(number)
+                at = min(_ROUND_CELLS * (number - rounds.start), len(line) - len(label))
                 line[at : at + len(label)] = label
         head = _filled(_("worker"), _NAME_CELLS) + _filled(_("delivered"), _COUNT_CELLS)
         return [Segment(head + "".join(line), base + style(self, "title"))]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from fedconsole.cli.output import say
+from fedconsole.cli.entry import has_full_screen
 from fedconsole.errors import ExitCode, FedconsoleError
 
 if TYPE_CHECKING:
@@ -19,13 +16,6 @@ if TYPE_CHECKING:
     from fedconsole.tui.opening import Opening
 
 _ABORT_S = 10.0
-
-
-def has_full_screen(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether a person sits at a terminal that can show it."""
-    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    is_able = environment.get("TERM") not in (None, "", "dumb")
-    return is_terminal and is_able and "CI" not in environment
 
 
 def wants_full_screen(json: bool, plain: bool | None, quiet: bool, verbose: int) -> bool:
@@ -56,6 +46,8 @@ def open_new_run(settings: Config) -> int:
     engine = start_engine(run, settings.plan())
     exit_code = open_console(settings, Opening("live", run))
     if engine.poll() is None:
+        from fedconsole.cli.output import say
+
         say(f"run {run} goes on; come back with: fedconsole attach {run}")
         return exit_code
     return exit_code or engine.returncode
@@ -66,6 +58,7 @@ async def open_demo(num_workers: int) -> int:
     import asyncio
 
     from fedconsole.cli.demo import demo_plan
+    from fedconsole.cli.output import say
     from fedconsole.config import load
     from fedconsole.engine.launch import new_run_id, start_engine
     from fedconsole.fleet.local import local_daemons

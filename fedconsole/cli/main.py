@@ -64,7 +64,8 @@ def _root(
 
 
 def _open(ctx: typer.Context) -> int:
-    from fedconsole.cli.console import has_full_screen, open_console
+    from fedconsole.cli.console import open_console
+    from fedconsole.cli.entry import has_full_screen
 
     if has_full_screen():
         from fedconsole.config import load

@@ -24,6 +24,10 @@ from pi_daemon.protocol.text import clean
 Line = Mapping[str, Any]
 
 MAX_POINTS: Final = 20_000
+"""Of one worker's losses."""
+_MAX_POINTS_OF_ALL: Final = 1_000_000
+"""32 MB."""
+_MIN_POINTS: Final = 200
 _RECENT: Final = 60
 _MAX_ROUND_TIMES: Final = 20
 _MAX_ALARMS: Final = 500
@@ -51,7 +55,10 @@ class Series:
         self._stride = 1
         self._num_seen = 0
 
-    def add(self, step: int, seconds: float, round_at: float, loss: float) -> None:
+    def add(
+        self, step: int, seconds: float, round_at: float, loss: float, limit: int = MAX_POINTS
+    ) -> None:
+        """Keep a point, unless points have been thinned out; at `limit` every other one goes."""
         self.recent.append(loss)
         self._num_seen += 1
         if self._num_seen % self._stride:
@@ -60,7 +67,7 @@ class Series:
         self.times.append(seconds)
         self.rounds.append(round_at)
         self.losses.append(loss)
-        if len(self.losses) >= MAX_POINTS:
+        if len(self.losses) >= limit:
             self._stride *= 2
             for name in ("steps", "times", "rounds", "losses"):
                 setattr(self, name, getattr(self, name)[::2])
@@ -404,10 +411,12 @@ class RunModel:
         losses = line["losses"]
         first, total, number = line["first"], line["batches"], line["round"]
         seconds = self._seconds(now)
+        limit = max(_MIN_POINTS, min(MAX_POINTS, _MAX_POINTS_OF_ALL // len(self.workers)))
         for offset, loss in enumerate(losses):
             row.num_steps += 1
             value = math.nan if loss is None else loss
-            row.series.add(row.num_steps, seconds, number - 1 + (first + offset + 1) / total, value)
+            round_at = number - 1 + (first + offset + 1) / total
+            row.series.add(row.num_steps, seconds, round_at, value, limit)
         row.batch = first + len(losses)
         row.num_batches = total
         row.loss = losses[-1]

@@ -89,7 +89,7 @@ async def test_a_killed_console_leaves_the_run_going_and_attach_shows_it() -> No
 
 async def test_without_a_terminal_it_prints_its_help_and_leaves_with_two() -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", "from fedconsole.cli.main import main; main()"),
+        *(sys.executable, "-c", "from fedconsole.cli.entry import main; main()"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -90,7 +90,7 @@ def with_classes(journal: Sequence[Line]) -> list[Line]:
 class Listener(FedconsoleApp):
     """Keeps what it is asked to hand to other modes."""
 
-    CSS_PATH = Path(inspect.getfile(FedconsoleApp)).with_name("console.tcss")
+    CSS_PATH = str(Path(inspect.getfile(FedconsoleApp)).with_name("console.tcss"))
 
     def __init__(self, desk: PreparedDesk, opening: Opening) -> None:
         super().__init__(desk, opening)

@@ -19,7 +19,7 @@ import pyte
 
 WAIT_S = 60.0
 """Under load from other tests everything takes its time."""
-FEDCONSOLE = (sys.executable, "-c", "from fedconsole.cli.main import main; main()")
+FEDCONSOLE = (sys.executable, "-m", "fedconsole.cli.entry")
 KEYS = {
     "enter": "\r",
     "escape": "\x1b",
@@ -44,8 +44,9 @@ class Terminal:
     """One program on a terminal of its own."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], master: int, size: tuple[int, int]
+        self, process: subprocess.Popen[bytes], master: int, size: tuple[int, int], is_read: bool
     ) -> None:
+        self._is_read = is_read
         self.process = process
         self.output = bytearray()
         """Every byte that the program wrote."""
@@ -99,8 +100,7 @@ class Terminal:
         try:
             async with asyncio.timeout(WAIT_S):
                 while not is_so(self.text):
-                    self._grown.clear()
-                    await self._grown.wait()
+                    await self.grown()
         except TimeoutError:
             raise AssertionError(f"{what} did not come; the screen is:\n{self.text}") from None
         return self.text
@@ -124,8 +124,14 @@ class Terminal:
             asyncio.get_running_loop().remove_reader(self._master)
             return
         self.output += data
-        self._stream.feed(self._decoder.decode(data))
+        if self._is_read:
+            self._stream.feed(self._decoder.decode(data))
         self._grown.set()
+
+    async def grown(self) -> None:
+        """Wait until the program writes something."""
+        self._grown.clear()
+        await self._grown.wait()
 
 
 @asynccontextmanager
@@ -134,8 +140,13 @@ async def terminal(
     program: Sequence[str] = FEDCONSOLE,
     size: tuple[int, int] = (120, 40),
     environment: Mapping[str, str] | None = None,
+    is_read: bool = True,
 ) -> AsyncIterator[Terminal]:
-    """`fedconsole` with these arguments on a terminal; it is killed afterwards."""
+    """`fedconsole` with these arguments on a terminal; it is killed afterwards.
+
+    Args:
+        is_read: keep the screen's text; False leaves only `output`, for measurements.
+    """
     master, slave = pty.openpty()
     _set_size(slave, size)
     process = subprocess.Popen(  # noqa: ASYNC220
@@ -148,7 +159,7 @@ async def terminal(
         env=_environment() | (environment or {}),
     )
     os.close(slave)
-    opened = Terminal(process, master, size)
+    opened = Terminal(process, master, size, is_read)
     loop = asyncio.get_running_loop()
     loop.add_reader(master, opened.take)
     try:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from inspect import isawaitable
 from pathlib import Path
 
 import pytest
@@ -291,5 +292,7 @@ async def test_exports_are_in_the_palette(desk: PreparedDesk) -> None:
         assert offers["Export: Rounds (CSV)"].help == ("fedconsole runs export 20261123-0005 --csv")
         callback = offers["Export: Rounds (CSV)"].callback
         assert callable(callback)
-        await callback()
+        exporting = callback()
+        assert isawaitable(exporting)
+        await exporting
     assert (desk.folder / "20261123-0005.csv").read_text() == report.csv_text(ROUNDS)

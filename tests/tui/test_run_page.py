@@ -9,6 +9,7 @@ from fedconsole.tui.dialogs.choice import Choice
 from fedconsole.tui.messages import CloneRun
 from fedconsole.tui.screens.history import HistoryScreen
 from fedconsole.tui.screens.run_page import PANES, Reading, RunPage
+from fedconsole.tui.widgets.line_log import LineLog
 from tests.support.desk import PreparedDesk
 from tests.support.histories import (
     HOSTILE,
@@ -108,7 +109,7 @@ async def test_the_log_is_filtered_and_escape_clears_before_it_leaves(desk: Prep
         assert log
         assert all("charlie" in line for line in log)
         await press(pilot, "escape")
-        assert isinstance(pilot.app.screen, RunPage)
+        assert pilot.app.screen.query(LineLog)
         assert "Test after round 10" in text_of(pilot)
         await press(pilot, "escape")
         assert isinstance(pilot.app.screen, HistoryScreen)

@@ -13,6 +13,7 @@ from fedconsole.report import (
     CSV_COLUMNS,
     Line,
     Part,
+    Row,
     WorkerRecord,
     changed,
     class_rows,
@@ -193,13 +194,21 @@ def test_the_picture_of_a_run_without_rounds_is_empty_but_whole() -> None:
 
 
 def test_the_plan_is_told_as_its_difference_from_the_defaults() -> None:
-    plan = {"lr": 0.5, "seed": 1, "epochs": 2, "rounds": None, "workers": [], "virtual": 0, "x": 1}
+    plan: Row = {
+        "lr": 0.5,
+        "seed": 1,
+        "epochs": 2,
+        "rounds": None,
+        "workers": [],
+        "virtual": 0,
+        "x": 1,
+    }
     assert changed(plan) == {"lr": 0.5, "x": 1}
     assert changed({"epochs": None, "rounds": 3}) == {"rounds": 3}
 
 
 def test_only_the_differing_options_are_compared() -> None:
-    plans = [
+    plans: list[Row] = [
         {"lr": 0.1, "seed": 2, "task": "digits"},
         {"lr": 0.2, "seed": 2},
         {"seed": 2, "new": 1},

@@ -59,6 +59,8 @@ PANES: Final = {
 _ROOM_FOR_ALL: Final = (100, 30)
 """Columns and lines."""
 _BATCH: Final = 500
+_LOG_BATCH: Final = 5_000
+"""Lines of the log taken over at once; more would be felt under the keys."""
 _ROUNDS: Final = (
     Column("round", "round", 5, right=True),
     Column("seconds", "s", 6, priority=2, right=True),
@@ -128,6 +130,7 @@ class RunPage(RunActions):
         self._summary: RunSummary | None = None
         self.reading = Reading(desk, run)
         self._is_read = False
+        self._log: Iterator[LogRecord] = iter(())
         self._pane = "curves"
         self._shows_whole_plan = False
         self._filtered: LineTable | LineLog | None = None
@@ -243,7 +246,7 @@ class RunPage(RunActions):
         self.query_one(Plot).show([*_training(model), *self._tests(model)], x_label=_("round"))
         self.query_one(Timeline).show(list(model.workers), model.attendance)
         self._class_rows.put(class_rows(model.confusion), self._table("classes"))
-        self.query_one(LineLog).append(self.reading.log)
+        self._log = iter(self.reading.log)
 
     def _tests(self, model: RunModel) -> Iterator[Curve]:
         points = [(float(test.round), test.loss) for test in model.tests if test.loss is not None]
@@ -259,7 +262,9 @@ class RunPage(RunActions):
         self.query_one(Plot).flush()
         for each in self.query(LineTable):
             each.flush()
-        self.query_one(LineLog).flush()
+        log = self.query_one(LineLog)
+        log.append(islice(self._log, _LOG_BATCH))
+        log.flush()
         if self._filtered is not None:
             table = self._filtered
             counts = table.counts if isinstance(table, LineLog) else (table.shown, table.total)

@@ -1,0 +1,34 @@
+"""The console script. `fedconsole` alone opens the full screen without waiting for the other commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    if len(sys.argv) == 1 and has_full_screen():
+        from fedconsole.cli.console import open_console
+        from fedconsole.config import load
+        from fedconsole.errors import FedconsoleError
+
+        try:
+            settings = load({})
+        except FedconsoleError:
+            pass  # the command line says what is wrong, as for every command
+        else:
+            sys.exit(open_console(settings))
+    from fedconsole.cli.main import main as command_line
+
+    command_line()
+
+
+def has_full_screen() -> bool:
+    """Whether a person sits at a terminal that can show it."""
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    is_able = os.environ.get("TERM") not in (None, "", "dumb")
+    return is_terminal and is_able and "CI" not in os.environ
+
+
+if __name__ == "__main__":
+    main()

@@ -191,13 +191,14 @@ def replay(
 ) -> int:
     """Show a run on the Live screen as if it went on now."""
     from fedconsole import history
-    from fedconsole.cli import console
+    from fedconsole.cli.console import open_replay
+    from fedconsole.cli.entry import has_full_screen
 
     run = history.resolve_one(run)
     _summary(run)
-    if not console.has_full_screen():
+    if not has_full_screen():
         raise UsageError(f"a replay needs a terminal; for the text: fedconsole logs {run}")
-    return console.open_replay(run, speed)
+    return open_replay(run, speed)
 
 
 @app.command("rm")

@@ -84,7 +84,6 @@ class CompareScreen(ConsoleScreen):
         yield LineTable(columns, self._options, empty="the plans are the same", id="options")
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.query_one(Plot).focus()
         self.run_worker(self._read(), group="read")
 

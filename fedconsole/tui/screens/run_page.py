@@ -167,7 +167,6 @@ class RunPage(RunActions):
                 yield LineLog()
 
     def on_mount(self) -> None:
-        super().on_mount()
         for name, title in PANES.items():
             self.query_one(f"#{name}").border_title = _(title)
         self._show_pane()
@@ -177,7 +176,6 @@ class RunPage(RunActions):
         self.reading.is_wanted = False
 
     def on_resize(self, event: events.Resize) -> None:
-        super().on_resize(event)
         width, height = _ROOM_FOR_ALL
         self.set_class(event.size.width < width or event.size.height < height, "-one")
         self._show_pane(focus=False)

@@ -17,6 +17,7 @@ from fedconsole.tui.run_model import RunModel
 from fedconsole.tui.theme import style
 
 _BAR_CELLS: Final = 24
+_NARROW: Final = 100
 _NAMED: Final = 4
 _PHASE_SIGNS: Final = {
     RunPhase.TRAINING: "running",
@@ -51,9 +52,10 @@ def first_line(model: RunModel, widget: Widget, now: datetime, mode: str = "") -
     if model.epoch and model.plan.get("epochs"):
         text.append(_(" epoch {n}/{of}", n=model.epoch, of=model.plan["epochs"]))
     if (share := model.share()) is not None:
-        full = round(share * _BAR_CELLS)
+        cells = _BAR_CELLS if widget.size.width >= _NARROW else _BAR_CELLS // 2
+        full = round(share * cells)
         text.append(" " + glyph("bar_full") * full, style(widget, "accent"))
-        text.append(glyph("bar_empty") * (_BAR_CELLS - full), style(widget, "dim"))
+        text.append(glyph("bar_empty") * (cells - full), style(widget, "dim"))
         text.append(f" {100 * share:.0f}%")
     eta = model.eta_s(now)
     if not model.is_finished:
@@ -80,9 +82,6 @@ def second_line(model: RunModel, widget: Widget) -> Text:
         if last.accuracy is not None:
             trend = _trend([test.accuracy for test in model.tests])
             text.append(f"{_('accuracy')} {percent(last.accuracy)}{trend}  ")
-    text.append(f"{model.examples_per_s:.0f} ex/s  ")
-    text.append(f"{glyph('send')}{size(model.bytes_sent)} ")
-    text.append(f"{glyph('receive')}{size(model.bytes_received)}  ")
     text.append(
         _(
             "workers {here}/{all}, need {need}",
@@ -91,6 +90,9 @@ def second_line(model: RunModel, widget: Widget) -> Text:
             need=model.quorum,
         )
     )
+    text.append(f"  {model.examples_per_s:.0f} ex/s  ")
+    text.append(f"{glyph('send')}{size(model.bytes_sent)} ")
+    text.append(f"{glyph('receive')}{size(model.bytes_received)}")
     return text
 
 

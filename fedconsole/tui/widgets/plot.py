@@ -24,6 +24,7 @@ _DOTS: Final = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _BLANK: Final = 0x2800
 _SMOOTHINGS: Final = (0.0, 0.6, 0.9)
 _WINDOWS: Final = (1.0, 0.5, 0.25, 0.1)
+_WIDE: Final = 100
 _AXIS_CELLS: Final = 8
 _END_CELLS: Final = 4
 
@@ -184,6 +185,8 @@ class Plot(Widget, can_focus=True):
         self._curves: Sequence[Curve] = ()
         self._marks: Sequence[float] = ()
         self._x_label = "step"
+        self._wants_log: bool | None = None
+        """None: logarithmic where the losses span two powers of ten, as in most first rounds."""
         self._is_log = False
         self._smoothing = 0
         self._window = 0
@@ -220,7 +223,11 @@ class Plot(Widget, can_focus=True):
 
     def _draw(self, width: int, height: int) -> list[Strip]:
         curves = self._prepared()
-        frame = frame_of(curves, is_log=self._is_log, share=_WINDOWS[self._window])
+        share = _WINDOWS[self._window]
+        frame = frame_of(curves, is_log=bool(self._wants_log), share=share)
+        if self._wants_log is None and frame is not None and 0 < frame.low * _WIDE < frame.high:
+            frame = frame_of(curves, is_log=True, share=share)
+        self._is_log = frame is not None and frame.is_log
         across, down = width - _AXIS_CELLS - _END_CELLS, height - 2
         if frame is None or across < 4 or down < 1:
             return self._nothing(width, height)
@@ -320,7 +327,7 @@ class Plot(Widget, can_focus=True):
         return self._is_log
 
     def action_log_y(self) -> None:
-        self._is_log = not self._is_log
+        self._wants_log = not self._is_log
         self._redraw()
 
     def action_smoothing(self) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from benchmarks import costs, flower, memory, steering, training, virtual, wire
+from benchmarks import console, costs, flower, memory, steering, training, virtual, wire
 from benchmarks.table import Row, machine_line, print_table
 
 _PARTS: Final[Mapping[str, Callable[[Path], list[Row]]]] = {
@@ -25,6 +25,7 @@ _PARTS: Final[Mapping[str, Callable[[Path], list[Row]]]] = {
     "virtual": virtual.run,
     "steering": steering.run,
     "costs": costs.run,
+    "console": console.run,
 }
 _RESULTS: Final = Path(__file__).parent / "results"
 

@@ -184,8 +184,9 @@ async def picture(
 
 
 def mended(svg: str) -> str:
-    """Words that stand apart as texts of their own: programs without the drawing's font misplace them."""
-    return re.sub(r"<text ([^>]*?)>((?:[^<]*&#160;)[^<]*)</text>", _split, svg)
+    """Words that stand apart, and some dots at a time, as texts of their own: programs without the
+    drawing's font misplace them."""
+    return re.sub(r"<text ([^>]*?)>([^<]*(?:&#160;|[⠀-⣿]{2})[^<]*)</text>", _split, svg)
 
 
 def _split(match: re.Match[str]) -> str:
@@ -195,7 +196,7 @@ def _split(match: re.Match[str]) -> str:
         return match[0]
     parts = []
     column = 0
-    for piece in re.split(r"((?:&#160;){2,}|^&#160;)", content):
+    for piece in re.split(r"((?:&#160;){2,}|^&#160;|[⠀-⣿]{1,2})", content):
         cells = cell_len(html.unescape(piece))
         if piece.replace("&#160;", ""):
             place = f'x="{float(start[1]) + column * _CELL:g}"'

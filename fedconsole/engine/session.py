@@ -63,7 +63,8 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._began_s = self._loop.time()
         self._round_began_s = self._began_s
-        self._bytes_before = (0, 0)
+        self._bytes_before: dict[str, tuple[int, int]] = {}
+        """Sent to and received from each worker before the round."""
         self._finish: c.Finish | None = None
 
     async def run(self) -> ExitCode:
@@ -359,12 +360,14 @@ class Session:
                 return None  # told when the engine started, before the task was captured
             case facts.RoundStarted():
                 self._round_began_s = now_s
-                self._bytes_before = self._num_bytes()
+                self._bytes_before = {
+                    w.worker_id: (w.bytes_sent, w.bytes_received) for w in self._workers
+                }
+            case facts.WorkerUpdate():
+                fields |= self._bytes_of_round(fact.worker)
             case facts.RoundFinished():
-                sent, received = self._num_bytes()
                 fields["seconds"] = round(now_s - self._round_began_s, 3)
-                fields["bytes_sent"] = sent - self._bytes_before[0]
-                fields["bytes_received"] = received - self._bytes_before[1]
+                fields |= self._bytes_of_round()
             case facts.RunQuorum():
                 fields["seconds_left"] = round(max(0.0, self._timer_ends_s - now_s), 1)
             case facts.RunFinished():
@@ -379,9 +382,15 @@ class Session:
                 pass
         return Row(fields.pop("type"), fields)
 
-    def _num_bytes(self) -> tuple[int, int]:
-        sent = sum(worker.bytes_sent for worker in self._workers)
-        return sent, sum(worker.bytes_received for worker in self._workers)
+    def _bytes_of_round(self, only: str | None = None) -> dict[str, int]:
+        """What went over one worker's link, or over all links, since the round began."""
+        sent = received = 0
+        for worker in self._workers:
+            if only in (None, worker.worker_id):
+                before = self._bytes_before.get(worker.worker_id, (0, 0))
+                sent += worker.bytes_sent - before[0]
+                received += worker.bytes_received - before[1]
+        return {"bytes_sent": sent, "bytes_received": received}
 
 
 def _fields(fact: facts.Fact) -> Line:

@@ -94,6 +94,9 @@ class WorkerRow:
     celsius: float | None = None
     throttled: int | None = None
     memory_bytes: int | None = None
+    bytes_sent: int = 0
+    """To it, in all rounds that it delivered."""
+    bytes_received: int = 0
     num_lost: int = 0
     """How often its link was lost."""
     lost_at: datetime | None = None
@@ -399,6 +402,8 @@ class RunModel:
                 row.phase = "done"
                 row.loss = line["loss"]
                 row.error = ""
+                row.bytes_sent += line.get("bytes_sent") or 0
+                row.bytes_received += line.get("bytes_received") or 0
                 self.waiting_for.discard(row.name)
                 self.attendance.note(line["round"], row.name, Attendance.DELIVERED)
             case "rejected":

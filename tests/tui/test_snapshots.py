@@ -5,6 +5,7 @@ After a wanted change: `pytest tests/tui/test_snapshots.py --snapshot-update`, a
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -17,6 +18,7 @@ from textual.widgets import Input
 from fedconsole.tui import lang
 from fedconsole.tui.app import FedconsoleApp
 from fedconsole.tui.desk import Line
+from fedconsole.tui.frame import ConsoleScreen
 from fedconsole.tui.opening import Opening
 from screenshots.__main__ import desk_with, read, upto
 from tests.support.desk import PreparedDesk
@@ -101,6 +103,8 @@ STATES: dict[str, tuple[Callable[[], PreparedDesk], Opening, tuple[str, ...]]] =
     "run-page": (done, Opening("history", RUN), ()),
     "compare": (done, Opening("history"), ("asterisk", "c")),
 }
+TICKS = 6
+"""A plot is drawn every third time only."""
 SIZES = {"80x24": (80, 24), "120x40": (120, 40)}
 
 
@@ -120,20 +124,29 @@ def language(request: pytest.FixtureRequest) -> Iterator[str]:
     lang.use("en")
 
 
+async def settle(pilot: Pilot[None]) -> None:
+    """Let the screen read and draw all that there is."""
+    for _ in range(TICKS):
+        await pilot.pause()
+        await asyncio.gather(*(w.wait() for w in pilot.app.workers if w.group == "read"))
+        if isinstance(pilot.app.screen, ConsoleScreen):
+            pilot.app.screen.flush()
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("state", STATES)
 def test_the_picture_is_as_it_was(state: str, size: str, language: str, snap_compare: Any) -> None:
     make, opening, keys = STATES[state]
 
-    async def settle(pilot: Pilot[None]) -> None:
-        await pilot.pause(0.4)
+    async def drive(pilot: Pilot[None]) -> None:
+        await settle(pilot)
         for key in keys:
             await pilot.press(key)
-            await pilot.pause(0.2)
+            await settle(pilot)
         for field in pilot.app.screen.query(Input):
             field.cursor_blink = False
-        await pilot.pause(0.6)
+        await settle(pilot)
 
     app = FedconsoleApp(make(), opening, has_bell=False)
     app.notify = lambda *args, **kwargs: None  # type: ignore[method-assign]
-    assert snap_compare(app, terminal_size=SIZES[size], run_before=settle)
+    assert snap_compare(app, terminal_size=SIZES[size], run_before=drive)

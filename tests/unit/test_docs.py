@@ -112,6 +112,7 @@ def test_the_json_lines_are_those_that_machine_and_engine_write() -> None:
     told["eval"] = told["eval"] - {"metrics"} | {"loss"}
     told["run.quorum"] |= {"seconds_left"}
     told["run.finished"] |= {"seconds"}
+    told["worker.update"] |= {"bytes_sent", "bytes_received"}
     told["round.finished"] |= {"seconds", "bytes_sent", "bytes_received"}
     documented = documented_lines()
     engine = lines_of_the_engine()

@@ -31,6 +31,7 @@ WORDS: Final = {
     "no losses yet": "아직 손실이 없습니다",
     "no lines yet": "아직 로그가 없습니다",
     "nothing matches the filter": "필터에 맞는 것이 없습니다",
+    "bytes": "바이트",
     "held": "멈춤",
     "REPLAY": "재생",
     "the engine of run {run} ended without a last word; finished rounds are kept": (

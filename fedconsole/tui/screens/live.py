@@ -122,7 +122,7 @@ class LiveScreen(ConsoleScreen):
         yield Line(id="banner")
         with Container(id="panes"):
             with Vertical(id="left"):
-                yield Plot(id="plot")
+                yield Plot(is_smooth=True, id="plot")
                 yield LineTable(
                     COLUMNS, self._rows, empty="waiting for workers", sort="worker", id="workers"
                 )

@@ -153,7 +153,7 @@ class RunPage(RunActions):
     def _content(self, pane: str) -> Iterator[Widget]:
         match pane:
             case "curves":
-                yield Plot()
+                yield Plot(is_smooth=True)
             case "attendance":
                 yield Timeline()
             case "rounds":

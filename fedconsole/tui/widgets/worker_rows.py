@@ -18,21 +18,22 @@ from fedconsole.tui.widgets.health import heat, throttle_flags
 from fedconsole.tui.widgets.line_table import Column
 from fedconsole.tui.widgets.sparkline import sparkline
 
-_TREND_CELLS: Final = 16
+_TREND_CELLS: Final = 12
 _BAR_CELLS: Final = 6
 
 COLUMNS: Final = (
-    Column("worker", "worker", 14, flexible=True),
+    Column("worker", "worker", 12, flexible=True),
     Column("phase", "phase", 9),
     Column("batch", "batch", 20, priority=1),
     Column("loss", "loss", 8, right=True),
     Column("trend", "trend", _TREND_CELLS, priority=3, sortable=False),
-    Column("rate", "ex/s", 7, priority=2, right=True),
+    Column("rate", "ex/s", 6, priority=2, right=True),
+    Column("bytes", "bytes", 13, priority=5),
     Column("celsius", "°C", 7, priority=2, right=True),
     Column("flags", "flags", 8, priority=4),
-    Column("memory", "RAM", 6, priority=5, right=True),
-    Column("lost", "lost", 4, priority=6, right=True),
-    Column("error", "last error", 16, priority=7, flexible=True),
+    Column("memory", "RAM", 6, priority=6, right=True),
+    Column("lost", "lost", 4, priority=7, right=True),
+    Column("error", "last error", 14, priority=3, flexible=True),
 )
 
 
@@ -60,6 +61,7 @@ class WorkerRows:
             "loss": Text(number(row.loss) if row.num_steps else "-"),
             "trend": Text(sparkline(list(row.series.recent), _TREND_CELLS)),
             "rate": Text("-" if row.examples_per_s is None else f"{row.examples_per_s:.0f}"),
+            "bytes": Text(_traffic(row)),
             "celsius": Text(temperature, style(self._widget, role) if role else ""),
             "flags": Text(throttle_flags(row.throttled)),
             "memory": Text("-" if row.memory_bytes is None else size(row.memory_bytes)),
@@ -80,6 +82,8 @@ class WorkerRows:
                 return row.loss
             case "rate":
                 return row.examples_per_s
+            case "bytes":
+                return row.bytes_sent + row.bytes_received
             case "celsius":
                 return row.celsius
             case "memory":
@@ -110,6 +114,13 @@ class WorkerRows:
         if is_awaited:
             return Text(f"{word}…", style(self._widget, "warning"))
         return Text(word)
+
+
+def _traffic(row: WorkerRow) -> str:
+    if not row.bytes_sent and not row.bytes_received:
+        return "-"
+    sent, received = size(row.bytes_sent), size(row.bytes_received)
+    return f"{glyph('send')}{sent} {glyph('receive')}{received}"
 
 
 def _progress(row: WorkerRow) -> str:

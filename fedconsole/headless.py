@@ -30,6 +30,7 @@ _HIGH_RATE = frozenset({"worker.batches", "worker.telemetry", "worker.phase", "h
 _NOTABLE = frozenset(
     {
         "run.created",
+        "run.restarted",
         "run.pausing",
         "run.paused",
         "run.resumed",
@@ -159,6 +160,8 @@ def _run_sentence(what: str, line: Line) -> str:
     match what:
         case "created":
             return f"Run {line['run']} of task {line['task']}: making the workers ready."
+        case "restarted":
+            return f"A new engine goes on with the run after round {line['round']}."
         case "stopping":
             return f"The run ends after round {line['round']}."
         case "quorum":

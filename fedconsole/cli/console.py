@@ -31,19 +31,25 @@ def open_console(settings: Config, opening: Opening | None = None) -> int:
 
 
 def open_new_run(settings: Config) -> int:
-    """Start a run and show it; it goes on when the operator leaves.
-
-    Returns:
-        The run's exit code once it has ended.
+    """Start a run and show it; returns as `open_started`.
 
     Raises:
         EngineCrashedError: the engine did not start.
     """
     from fedconsole.engine.launch import new_run_id, start_engine
-    from fedconsole.tui.opening import Opening
 
     run = new_run_id()
-    engine = start_engine(run, settings.plan())
+    return open_started(settings, run, start_engine(run, settings.plan()))
+
+
+def open_started(settings: Config, run: str, engine: subprocess.Popen[bytes]) -> int:
+    """Show a run whose engine has just been started; it goes on when the operator leaves.
+
+    Returns:
+        The run's exit code once it has ended.
+    """
+    from fedconsole.tui.opening import Opening
+
     exit_code = open_console(settings, Opening("live", run))
     if engine.poll() is None:
         from fedconsole.cli.output import say

@@ -36,6 +36,7 @@ def demo(
 
     from fedconsole.cli.console import open_demo, wants_full_screen
     from fedconsole.cli.follow import start_and_follow
+    from fedconsole.engine.launch import start_engine
     from fedconsole.fleet.local import local_daemons
     from fedconsole.headless import choose_screen
 
@@ -46,6 +47,7 @@ def demo(
 
     async def play() -> int:
         async with local_daemons(workers) as addresses:
-            return await start_and_follow(demo_plan(addresses), screen)
+            plan = demo_plan(addresses)
+            return await start_and_follow(lambda run: start_engine(run, plan), screen)
 
     return asyncio.run(play())

@@ -7,14 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from fedconsole import paths
 from fedconsole.cli.output import say
-from fedconsole.coordinator.plan import Plan
 from fedconsole.engine.control import ControlLink
-from fedconsole.engine.launch import new_run_id, start_engine
+from fedconsole.engine.launch import new_run_id
 from fedconsole.errors import EngineCrashedError, ExitCode, FedconsoleError
 from fedconsole.headless import Screen
 
@@ -31,9 +30,17 @@ _LOG_LINES = 5
 
 
 async def start_and_follow(
-    plan: Plan, screen: Screen, *, dry_run: bool = False, timeout_s: float | None = None
+    start: Callable[[str], subprocess.Popen[bytes]],
+    screen: Screen,
+    *,
+    run: str | None = None,
+    timeout_s: float | None = None,
 ) -> int:
     """Carry a run to its end.
+
+    Args:
+        start: starts the engine of the run with this id.
+        run: one that an engine has left; None: a new one.
 
     Ctrl-C aborts it and a second one kills its engine; SIGTERM, SIGHUP and the timeout abort it and
     kill its engine when that takes more than 10 s.
@@ -44,10 +51,10 @@ async def start_and_follow(
     Raises:
         EngineCrashedError: the engine is gone without a last line.
     """
-    run = new_run_id()
+    run = run or new_run_id()
     with _causes() as causes:
         # In a thread: a signal in this moment must find an engine to stop.
-        engine = await asyncio.to_thread(start_engine, run, plan, dry_run=dry_run)
+        engine = await asyncio.to_thread(start, run)
         stopper = _Stopper(run, engine, causes)
         loop = asyncio.get_running_loop()
         if timeout_s is not None:

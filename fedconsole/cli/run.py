@@ -14,6 +14,8 @@ from fedconsole.errors import NoQuorumError, RefusedError, UsageError
 from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
+    import subprocess
+
     from fedconsole.config import Config
     from fedconsole.fleet.device import Device
     from fedconsole.headless import Line, Screen
@@ -120,9 +122,12 @@ def _follow(settings: Config, screen: Screen, *, dry_run: bool, timeout_s: float
     import asyncio
 
     from fedconsole.cli.follow import start_and_follow
+    from fedconsole.engine.launch import start_engine
 
-    running = start_and_follow(settings.plan(), screen, dry_run=dry_run, timeout_s=timeout_s)
-    return asyncio.run(running)
+    def start(run: str) -> subprocess.Popen[bytes]:
+        return start_engine(run, settings.plan(), dry_run=dry_run)
+
+    return asyncio.run(start_and_follow(start, screen, timeout_s=timeout_s))
 
 
 def _detach(settings: Config, *, dry_run: bool) -> int:

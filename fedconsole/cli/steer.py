@@ -9,7 +9,7 @@ import typer
 from fedconsole.cli import options as o
 from fedconsole.cli.output import say
 from fedconsole.cli.runs import Run
-from fedconsole.errors import RefusedError, UsageError
+from fedconsole.errors import ExitCode, RefusedError, UsageError
 
 
 def attach(
@@ -53,9 +53,43 @@ def pause(run: Run) -> None:
     _request(run, "pause")
 
 
-def resume(run: Run) -> None:
-    """Let a paused run go on."""
-    _request(run, "resume")
+def resume(
+    run: Run,
+    json: o.Json = False,
+    plain: o.Plain = False,
+    detach: o.Detach = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+) -> int:
+    """Let a paused run go on, or take up one whose engine is gone, from its last complete round."""
+    from fedconsole import history
+
+    names = history.resolve(run)
+    if len(names) != 1 or history.is_running(names[0]):
+        _request(run, "resume")
+        return ExitCode.COMPLETED
+    return _take_up(names[0], json, plain, detach, quiet, verbose)
+
+
+def _take_up(
+    run: str, json: bool, plain: bool | None, detach: bool, quiet: bool, verbose: int
+) -> int:
+    import asyncio
+
+    from fedconsole.cli.console import open_started, wants_full_screen
+    from fedconsole.cli.follow import start_and_follow
+    from fedconsole.config import load
+    from fedconsole.engine.launch import take_up_engine
+    from fedconsole.headless import choose_screen
+
+    if detach:
+        take_up_engine(run)
+        print(run)
+        return ExitCode.COMPLETED
+    if wants_full_screen(json, plain, quiet, verbose):
+        return open_started(load({}), run, take_up_engine(run))
+    screen = choose_screen(json=json, plain=bool(plain), verbosity=-1 if quiet else verbose)
+    return asyncio.run(start_and_follow(take_up_engine, screen, run=run))
 
 
 def abort(

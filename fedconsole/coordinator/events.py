@@ -27,6 +27,9 @@ class RunCreated(Struct, frozen=True, tag="run_created"):
 class EngineRestarted(Struct, frozen=True, tag="engine_restarted"):
     """A new engine has read the journal and goes on with the run; no worker is connected."""
 
+    lost: tuple[str, ...] = ()
+    """Workers whose delivered updates of the open round are no longer on disk as they were."""
+
 
 class TimerExpired(Struct, frozen=True, tag="timer_expired"):
     number: int

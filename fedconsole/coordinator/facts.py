@@ -25,6 +25,12 @@ class RunStarted(Struct, frozen=True, tag="run.started"):
     waiting_for: tuple[str, ...] = ()
 
 
+class RunRestarted(Struct, frozen=True, tag="run.restarted"):
+    """A new engine goes on with the run."""
+
+    round: int
+
+
 class RunPausing(Struct, frozen=True, tag="run.pausing"):
     round: int
     waiting_for: tuple[str, ...] = ()
@@ -134,6 +140,7 @@ class Warning(Struct, frozen=True, tag="warning"):  # noqa: A001
 Fact = (
     RunCreated
     | RunStarted
+    | RunRestarted
     | RunPausing
     | RunPaused
     | RunResumed

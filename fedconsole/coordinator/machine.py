@@ -5,7 +5,7 @@ Pure: no clock, tensors, files or awaits. Timers and everything else that acts a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import assert_never
 
 from msgspec.structs import replace
@@ -17,6 +17,7 @@ from fedconsole.coordinator.state import (
     Member,
     Outcome,
     PartStatus,
+    Round,
     RoundStep,
     RunState,
     TimerKind,
@@ -89,7 +90,7 @@ def _take(turn: Turn, event: events.Event) -> None:
         case events.RunCreated():
             turn.ignore()
         case events.EngineRestarted():
-            _restart(turn)
+            _restart(turn, event)
         case events.TimerExpired():
             _expire(turn, event)
         case events.PauseRequested():
@@ -243,7 +244,7 @@ def _expire(turn: Turn, event: events.TimerExpired) -> None:
         case TimerKind.EVALUATION:
             closing.give_up_evaluations(turn)
         case TimerKind.QUORUM:
-            rounds.fail_quorum(turn)
+            rounds.end_wait(turn)
         case TimerKind.ABORT:
             rounds.end_aborted(turn)
 
@@ -299,14 +300,20 @@ def _stop_after_round(turn: Turn) -> None:
         rounds.next_round(turn)
 
 
-def _restart(turn: Turn) -> None:
+def _restart(turn: Turn, event: events.EngineRestarted) -> None:
     """Go on where the journal ends: delivered updates stay, all else of the last step is redone."""
     members = {
         worker: replace(member, is_connected=False) for worker, member in turn.state.members.items()
     }
     turn.state = replace(
-        turn.state, members=members, waiting_for=frozenset(), absent={}, timer=None
+        turn.state,
+        members=members,
+        waiting_for=frozenset(),
+        absent={},
+        timer=None,
+        is_regathering=True,
     )
+    turn.announce(facts.RunRestarted(turn.round_number))
     round_ = turn.state.round
     match turn.state.phase:
         case RunPhase.GATHERING:
@@ -316,12 +323,9 @@ def _restart(turn: Turn) -> None:
         case RunPhase.FINISHING:
             turn.do(commands.SaveModel(turn.state.model_id))
         case _ if round_ is None:
-            _resume(turn)
-        case _ if turn.state.open_round:
-            turn.put_round(replace(round_, attempt=round_.attempt + 1))
-            cohort, epoch = tuple(round_.parts), turn.state.epoch + 1
-            turn.announce(facts.RoundStarted(round_.number, round_.attempt + 1, cohort, epoch))
-            rounds.carry_on(turn)
+            rounds.next_round(turn)
+        case _ if turn.state.open_round or _lacks_update(turn.state, round_, event.lost):
+            rounds.reopen(turn, round_, event.lost)
         case _ if round_.number > turn.state.num_rounds:
             redone = replace(
                 round_, new_model_id=None, metrics=None, evaluating=frozenset(), holdouts={}
@@ -330,3 +334,8 @@ def _restart(turn: Turn) -> None:
         case _:
             turn.put_round(replace(round_, step=RoundStep.CLOSED, evaluating=frozenset()))
             rounds.next_round(turn)
+
+
+def _lacks_update(state: RunState, round_: Round, lost: Collection[str]) -> bool:
+    """Whether a round that was being closed cannot be, because one of its updates is gone."""
+    return round_.number > state.num_rounds and not round_.delivered.keys().isdisjoint(lost)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from msgspec.structs import replace
 
@@ -24,6 +24,8 @@ from fedconsole.coordinator.state import (
 from fedconsole.coordinator.turn import Turn
 from fedconsole.errors import ExitCode
 
+REGATHER_S = 20.0
+"""After an engine has crashed, workers have lost their link and come back within some seconds."""
 MAX_FAILURES = 2
 """A worker whose training has failed so often is out of the round."""
 
@@ -42,10 +44,29 @@ def next_round(turn: Turn) -> None:
     elif state.phase is RunPhase.PAUSING:
         turn.go(RunPhase.PAUSED)
         turn.announce(facts.RunPaused(turn.round_number))
+    elif turn.state.is_regathering and not turn.state.are_all_connected:
+        _regather(turn)
     elif turns and turn.state.have >= turn.state.need:
         _open_round(turn, turns)
     else:
         _lack_quorum(turn)
+
+
+def _regather(turn: Turn) -> None:
+    """Wait a while for those who were there: who comes back first must not decide who trains."""
+    turn.go(RunPhase.WAITING)
+    if turn.state.timer is None:
+        turn.start_timer(TimerKind.QUORUM, min(REGATHER_S, turn.state.plan.quorum_timeout_s))
+    turn.announce(facts.RunQuorum(turn.state.num_connected, len(turn.state.members)))
+
+
+def end_wait(turn: Turn) -> None:
+    """The time for a quorum is over."""
+    if turn.state.is_regathering and turn.state.open_round is None:
+        turn.state = replace(turn.state, is_regathering=False)
+        next_round(turn)
+    else:
+        fail_quorum(turn)
 
 
 def _reason_to_complete(state: RunState) -> str | None:
@@ -86,8 +107,26 @@ def _open_round(turn: Turn, turns: Mapping[str, int]) -> None:
     number = state.num_rounds + 1
     cohort = sample_cohort(state.plan.seed, number, turns, state.plan.cohort_size)
     parts = {worker: schedule.make_part(state.members[worker], turns[worker]) for worker in cohort}
+    turn.state = replace(state, is_regathering=False)
     turn.put_round(Round(number=number, model_id=state.model_id, parts=parts))
     turn.announce(facts.RoundStarted(number, 1, cohort, state.epoch + 1))
+    carry_on(turn)
+
+
+def reopen(turn: Turn, round_: Round, lost: Collection[str]) -> None:
+    """Another engine carries the open round: only who has not delivered trains, from the same inputs."""
+    parts = {
+        worker: replace(part, status=PartStatus.IDLE, update=None)
+        if worker in lost and part.update
+        else part
+        for worker, part in round_.parts.items()
+    }
+    attempt = round_.attempt + 1
+    turn.put_round(
+        Round(number=round_.number, model_id=round_.model_id, parts=parts, attempt=attempt)
+    )
+    epoch = turn.state.epoch + 1
+    turn.announce(facts.RoundStarted(round_.number, attempt, tuple(parts), epoch))
     carry_on(turn)
 
 

@@ -169,6 +169,8 @@ class RunState(Struct, frozen=True, kw_only=True):
     timer: Timer | None = None
     """The one that runs."""
     num_timers: int = 0
+    is_regathering: bool = False
+    """After a new engine has taken over: all members are waited for before another round."""
     is_stopping: bool = False
     """The operator wants the run to end after the current round."""
     ending: Ending | None = None
@@ -179,6 +181,10 @@ class RunState(Struct, frozen=True, kw_only=True):
     @property
     def num_connected(self) -> int:
         return sum(member.is_connected for member in self.members.values())
+
+    @property
+    def are_all_connected(self) -> bool:
+        return self.num_connected == len(self.members)
 
     @property
     def open_round(self) -> Round | None:

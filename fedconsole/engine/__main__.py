@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Iterator
 
 import msgspec
 
@@ -19,7 +20,7 @@ from fedconsole.engine.launch import EngineRequest
 from fedconsole.engine.session import Session
 from fedconsole.engine.store import Row, RunStore
 from fedconsole.engine.worker import Job
-from fedconsole.errors import ExitCode, StorageError
+from fedconsole.errors import ExitCode, FedconsoleError
 from pi_daemon.protocol.messages import Role
 
 
@@ -41,21 +42,30 @@ async def carry(request: EngineRequest, ready: int) -> ExitCode:
     os.close(ready)
     try:
         exit_code = await session.run()
-    except* StorageError as errors:
-        exit_code = ExitCode.STORAGE
-        reason = str(errors.exceptions[0])
+    except* FedconsoleError as errors:
+        # The journal has no end: another engine can go on with the run.
+        (error, *_) = _leaves(errors)
+        exit_code = error.exit_code
         control.say_last(
-            Row("run.finished", {"outcome": "failed", "reason": reason, "exit_code": exit_code})
+            Row(
+                "run.finished",
+                {"outcome": "failed", "reason": str(error), "exit_code": exit_code},
+            )
         )
     await control.close()
-    if request.dry_run or (exit_code in _NEVER_BEGAN and session.num_rounds == 0):
+    if request.dry_run or session.has_never_begun:
         store.remove()
     else:
         store.close()
     return exit_code
 
 
-_NEVER_BEGAN = frozenset({ExitCode.REFUSED, ExitCode.NO_QUORUM})
+def _leaves(group: BaseExceptionGroup[FedconsoleError]) -> Iterator[FedconsoleError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 def main() -> None:

@@ -8,12 +8,13 @@ import select
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
 from fedconsole import paths
 from fedconsole.coordinator.plan import Plan
-from fedconsole.errors import EngineCrashedError, StorageError
+from fedconsole.errors import EngineCrashedError, RefusedError, StorageError
 
 _START_S = 20.0
 """The engine listens within a third of a second; a busy Pi as a desktop needs more."""
@@ -27,15 +28,44 @@ class EngineRequest(msgspec.Struct, frozen=True):
     dry_run: bool = False
 
 
+def take_up_engine(run_id: str) -> subprocess.Popen[bytes]:
+    """Start another engine for a run whose own is gone; returns as `start_engine` does.
+
+    Raises:
+        RefusedError: the run has ended, is running, or never began.
+        EngineCrashedError, StorageError: as `start_engine`.
+    """
+    from fedconsole import history
+
+    summary = history.summarize(run_id)
+    created = next(history.lines(run_id, types=["run.created"]), None)
+    if summary is None or created is None:
+        raise RefusedError(f"run {run_id} never began: there is nothing to go on with")
+    if summary.state is not history.RunState.CRASHED:
+        raise RefusedError(
+            f"run {run_id} is {summary.state}; only one whose engine is gone can be taken up. "
+            f"To train on from its model: fedconsole run --init-from "
+            f"{summary.model_path or 'model.safetensors'}"
+        )
+    plan = msgspec.convert(summary.plan, Plan)
+    return start_engine(run_id, plan, goes_on_in=created.get("folder", "."))
+
+
 def new_run_id() -> str:
     """The day, then four random hexadecimal digits: sorts by day, is short to type."""
     return f"{datetime.now(tz=UTC):%Y%m%d}-{secrets.token_hex(2)}"
 
 
-def start_engine(run_id: str, plan: Plan, *, dry_run: bool = False) -> subprocess.Popen[bytes]:
+def start_engine(
+    run_id: str, plan: Plan, *, dry_run: bool = False, goes_on_in: str | None = None
+) -> subprocess.Popen[bytes]:
     """Start an engine; returns when its control socket listens.
 
     The engine lives in a session of its own: closing the terminal leaves the run going.
+
+    Args:
+        goes_on_in: the folder in which an earlier engine of this run was started; None: there was
+            none. The new one goes on where the journal ends.
 
     Raises:
         EngineCrashedError: it ended at once; the message ends with its last words.
@@ -43,10 +73,12 @@ def start_engine(run_id: str, plan: Plan, *, dry_run: bool = False) -> subproces
     """
     folder = paths.runs_dir() / run_id
     try:
-        folder.mkdir(mode=0o700, parents=True)
-        log = (folder / "engine.log").open("wb")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=goes_on_in is not None)
+        log = (folder / "engine.log").open("ab")
+        if goes_on_in is not None:
+            Path(goes_on_in).stat()
     except OSError as error:
-        raise StorageError(f"cannot make the run's folder {folder}: {error}") from error
+        raise StorageError(f"cannot begin in {folder}: {error}") from error
     ready, ready_writer = os.pipe()
     with log:
         process = subprocess.Popen(
@@ -56,6 +88,7 @@ def start_engine(run_id: str, plan: Plan, *, dry_run: bool = False) -> subproces
             stderr=log,
             pass_fds=[ready_writer],
             start_new_session=True,
+            cwd=goes_on_in,
         )
     os.close(ready_writer)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import msgspec
@@ -30,6 +31,7 @@ _HEARTBEAT_S: Final = 30.0
 _NAMING_S: Final = 10.0
 """Devices that have not said hello by then are named when they come."""
 
+_NEVER_BEGAN: Final = frozenset({ExitCode.REFUSED, ExitCode.NO_QUORUM})
 _REQUESTS: Final[dict[str, e.RequestEvent]] = {
     "pause": e.PauseRequested(),
     "resume": e.ResumeRequested(),
@@ -66,15 +68,23 @@ class Session:
         self._bytes_before: dict[str, tuple[int, int]] = {}
         """Sent to and received from each worker before the round."""
         self._finish: c.Finish | None = None
+        self._is_taken_up = False
+        """From another engine."""
 
     async def run(self) -> ExitCode:
         """Carry the run to its end; the last line of the journal is `run.finished` then.
 
+        Where the journal of another engine ends without that line, the run goes on from there.
+
         Raises:
-            StorageError: the journal cannot be written; the run has stopped where it was.
+            FedconsoleError: the run has stopped where it was, without a last line: the journal cannot be
+                written, or what another engine began cannot be taken up.
         """
-        created = _fields(facts.RunCreated(self._plan.task, self._plan))
-        self._store.commit(Row(created.pop("type"), created))
+        if self._store.last_seq == 0:
+            created = _fields(facts.RunCreated(self._plan.task, self._plan))
+            created["folder"] = str(Path.cwd())
+            self._store.commit(Row(created.pop("type"), created))
+        self._began_s -= self._store.seconds_so_far
         async with asyncio.TaskGroup() as self._tasks:
             workers = [self._tasks.create_task(worker.run()) for worker in self._workers]
             beating = self._tasks.create_task(self._beat())
@@ -90,20 +100,58 @@ class Session:
         return finish.exit_code
 
     async def _carry(self) -> c.Finish:
+        journal = [msgspec.json.decode(event, type=e.Event) for event in self._store.events()]
+        self._is_taken_up = bool(journal)
         try:
             self._work = await asyncio.to_thread(self._capture)
+            if not journal:
+                initial = await asyncio.to_thread(self._work.write_initial_model)
         except RefusedError as error:
+            if journal:
+                raise
             return self._end_early(str(error), error.exit_code)
-        self._job.models[self._work.initial_model.model_id] = self._work.initial_model
-        self._job.captured.set_result(self._work.captured)
-        await self._name_workers()
-        if self._is_dry_run:
-            return await self._preflight()
-        created = e.RunCreated(self._plan, self._work.initial_model.model_id)
-        self._take([created], *machine.start(created))
+        if journal:
+            await self._take_up(self._work, journal)
+        else:
+            self._job.models[initial.model_id] = initial
+            self._job.captured.set_result(self._work.captured)
+            await self._name_workers()
+            if self._is_dry_run:
+                return await self._preflight()
+            created = e.RunCreated(self._plan, initial.model_id)
+            self._take([created], *machine.start(created))
         while self._finish is None:
             self._advance(await self._next_events())
         return self._finish
+
+    async def _take_up(self, work: Work, journal: Sequence[e.Event]) -> None:
+        """Go on where another engine stopped, with the model of its last complete round.
+
+        Raises:
+            RefusedError: the task is not what it was.
+            StorageError: that model cannot be read.
+        """
+        state = machine.replay(journal)
+        if state.phase.is_finished:
+            assert state.ending is not None
+            self._finish = c.Finish(
+                state.ending.outcome, state.ending.reason, state.ending.exit_code
+            )
+            return
+        model = await asyncio.to_thread(work.find_model, state.num_rounds, state.model_id)
+        self._job.models[model.model_id] = model
+        updates = state.round.delivered if state.round else {}
+        self._store.keep_updates({update.file for update in updates.values()})
+        lost = await asyncio.to_thread(work.lost_updates, updates)
+        # Names decide who trains on what in which order: they stay.
+        self._job.worker_ids |= {
+            w.address: w.worker_id for w in self._workers if w not in self._links
+        }
+        self._job.worker_ids |= {member.device_id: name for name, member in state.members.items()}
+        self._job.names.set_result(None)
+        self._job.captured.set_result(work.captured)
+        restarted = e.EngineRestarted(lost=lost)
+        self._take([restarted], *machine.advance(state, restarted))
 
     async def _next_events(self) -> list[e.Event]:
         """Everything that has happened since the last time; waits until something has."""
@@ -171,6 +219,12 @@ class Session:
     def num_rounds(self) -> int:
         """Complete ones."""
         return self._state.num_rounds if self._state else 0
+
+    @property
+    def has_never_begun(self) -> bool:
+        """It was refused, or had too few workers from the start: there is nothing to keep."""
+        is_refused = self._finish is not None and self._finish.exit_code in _NEVER_BEGAN
+        return is_refused and self.num_rounds == 0 and not self._is_taken_up
 
     # From outside
 

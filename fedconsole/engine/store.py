@@ -5,11 +5,12 @@ A row of the journal is on disk (WAL, synchronous=FULL) before anybody acts on i
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,7 +46,7 @@ class Row:
 
 
 class RunStore:
-    """The only writer of a run's folder.
+    """The only writer of a run's folder: a second one is refused.
 
     Raises:
         StorageError: from every method, when the disk refuses.
@@ -66,11 +67,15 @@ class RunStore:
         try:
             for path in (folder, self.updates, self.checkpoints):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = (folder / "engine.lock").open("wb")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._database = sqlite3.connect(folder / "run.db", isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_SCHEMA)
             (last,) = self._database.execute("SELECT max(seq) FROM journal").fetchone()
+        except BlockingIOError as error:
+            raise StorageError(f"another engine carries the run of {folder}") from error
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"cannot open the run's folder {folder}: {error}") from error
         self.last_seq: int = last or 0
@@ -114,11 +119,28 @@ class RunStore:
         for (event,) in self._database.execute("SELECT event FROM events ORDER BY number"):
             yield event.encode()
 
+    @property
+    def seconds_so_far(self) -> float:
+        """From the first line to the last, by the wall clock."""
+        (span,) = self._database.execute(
+            "SELECT max(time_ms) - min(time_ms) FROM journal"
+        ).fetchone()
+        return max(0, span or 0) / 1000
+
     def new_update_path(self, round_number: int, worker_id: str) -> Path:
         """Where a worker's update may land: a name that was not given out before."""
         self._num_updates += 1
         safe = "".join(c if c.isalnum() or c in "-_" else f"%{ord(c):x}" for c in worker_id)
         return self.updates / f"{round_number:06d}-{safe}-{self._num_updates}.safetensors"
+
+    def keep_updates(self, names: Collection[str]) -> None:
+        """Delete all updates but these, which an earlier engine took in."""
+        for path in self.updates.iterdir():
+            if path.name not in names:
+                path.unlink(missing_ok=True)
+            else:
+                number = int(path.stem.rpartition("-")[2])
+                self._num_updates = max(self._num_updates, number)
 
     def checkpoint_path(self, round_number: int) -> Path:
         return self.checkpoints / f"round-{round_number:06d}.safetensors"
@@ -142,10 +164,12 @@ class RunStore:
     def close(self) -> None:
         self.commit()
         self._database.close()
+        self._lock.close()
 
     def remove(self) -> None:
         """Leave nothing behind of a run that never began."""
         self._database.close()
+        self._lock.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -12,17 +12,24 @@ from torch import Tensor
 from fedconsole.coordinator import events
 from fedconsole.coordinator.commands import CountedUpdate
 from fedconsole.coordinator.plan import Plan
-from fedconsole.coordinator.state import Confusion, Metric
+from fedconsole.coordinator.state import Confusion, Metric, Update
 from fedconsole.engine.store import RunStore
 from fedconsole.engine.worker import Captured, ModelOnDisk
-from fedconsole.errors import RefusedError
-from fedconsole.learning.aggregation import WeightedUpdate, federated_average
+from fedconsole.errors import RefusedError, StorageError
+from fedconsole.learning.aggregation import WeightedUpdate, federated_average, require_fit
 from fedconsole.learning.capture import CapturedModel, CaptureError, capture
 from fedconsole.learning.metrics import class_metrics
-from fedconsole.learning.model_files import ModelFile, WrittenModel, spec_of, write_model
+from fedconsole.learning.model_files import (
+    ModelFile,
+    WrittenModel,
+    read_model,
+    spec_of,
+    write_model,
+)
 from fedconsole.learning.tasks.loading import load_task
 from fedconsole.learning.tasks.task import Task, TaskError
 from fedconsole.paths import data_dir
+from pi_daemon.durable import put_in_place
 from pi_daemon.learning.evaluation import Evaluation, evaluate
 from pi_daemon.learning.graph import CompiledGraph
 from pi_daemon.protocol.errors import TensorError
@@ -40,11 +47,11 @@ class Work:
     """One run's task, captured; and what is computed with it on the desktop."""
 
     def __init__(self, plan: Plan, store: RunStore) -> None:
-        """Load the task, capture it, and write the initial model.
+        """Load the task and capture it; write its graphs, or compare them with those of an earlier engine.
 
         Raises:
             RefusedError: the task cannot be used, cannot be captured, has no test set where it
-                should have one, or `init_from` does not fit.
+                should have one, or has changed since the run began.
         """
         # One thread, as in the workers: their cores are these, and pools of threads that share
         # cores run many times slower.
@@ -66,9 +73,8 @@ class Work:
         self._device = _device(plan)
         self._graphs: ModelGraphs = model.graphs
         self._evaluation = CompiledGraph(model.graphs.evaluation, self._device)
-        specs = {name: spec_of(tensor) for name, tensor in model.state.items()}
         content = encode_graphs(model.graphs)
-        store.graphs_path.write_bytes(content)
+        _keep_graphs(store.graphs_path, content, plan.task)
         self.captured = Captured(
             graphs=content,
             graphs_sha256=sha256(content).hexdigest(),
@@ -78,11 +84,47 @@ class Work:
             sample_dtype=self.task.sample_dtype,
             num_classes=self.task.num_classes,
         )
-        state = model.state
-        if plan.init_from is not None:
-            state = state | _initial_state(Path(plan.init_from).expanduser(), model)
-        first = store.checkpoint_path(0)
-        self.initial_model = _on_disk(first, write_model(first, specs, lambda n: [state[n]]))
+
+    def write_initial_model(self) -> ModelOnDisk:
+        """
+        Raises:
+            RefusedError: `init_from` does not fit.
+        """
+        state = self._model.state
+        if self._plan.init_from is not None:
+            state = state | _initial_state(Path(self._plan.init_from).expanduser(), self._model)
+        specs = {name: spec_of(tensor) for name, tensor in self._model.state.items()}
+        path = self._store.checkpoint_path(0)
+        return _on_disk(path, write_model(path, specs, lambda name: [state[name]]))
+
+    def find_model(self, round_number: int, model_id: str) -> ModelOnDisk:
+        """The model of a complete round, as an earlier engine left it; of round 0, the initial one.
+
+        Raises:
+            StorageError: it is not there, or is not what it was.
+        """
+        path = self._store.checkpoint_path(round_number)
+        try:
+            found = read_model(path)
+        except (OSError, TensorError) as error:
+            raise StorageError(f"cannot go on from {path}: {error}") from error
+        if found.model_id != model_id:
+            raise StorageError(
+                f"cannot go on from {path}: it holds model {found.model_id[:12]}, "
+                f"the journal says {model_id[:12]}; --init-from takes an older checkpoint of the folder"
+            )
+        return _on_disk(path, found)
+
+    def lost_updates(self, updates: Mapping[str, Update]) -> tuple[str, ...]:
+        """The workers whose update files are gone or damaged."""
+        lost = []
+        for worker, update in updates.items():
+            path = self._store.updates / update.file
+            try:
+                require_fit(path, self.captured.returned, update.sha256)
+            except (OSError, TensorError):
+                lost.append(worker)
+        return tuple(lost)
 
     def _require_goal(self) -> None:
         """Check that the metric of `stop_at` will be there."""
@@ -209,6 +251,18 @@ class Work:
 
     def _class_names(self) -> tuple[str, ...]:
         return self.task.class_names or tuple(map(str, range(self.task.num_classes or 0)))
+
+
+def _keep_graphs(path: Path, content: bytes, task: str) -> None:
+    if not path.exists():
+        temporary = path.with_name(path.name + ".partial")
+        temporary.write_bytes(content)
+        put_in_place(temporary, path)
+    elif path.read_bytes() != content:
+        raise RefusedError(
+            f"the task {task} is not what it was when the run began (or torch is not): its graphs "
+            f"differ from {path}; bring it back, or start a new run with --init-from"
+        )
 
 
 def _target(save_model: str) -> Path:

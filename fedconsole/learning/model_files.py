@@ -181,6 +181,24 @@ def write_model(
     return WrittenModel(content.hexdigest(), whole.hexdigest(), size)
 
 
+def read_model(path: Path) -> WrittenModel:
+    """What a file's content is called, from the content.
+
+    Raises:
+        TensorError: it is no safetensors file, or malformed.
+        OSError: it cannot be read.
+    """
+    model = ModelFile.open(path)
+    whole, content = hashlib.sha256(model.header()), hashlib.sha256()
+    for name, spec in sorted(model.table.specs.items()):
+        raw = bytes_of(model.tensor(name).reshape(-1))
+        whole.update(raw)
+        content.update(id_prefix(name, spec))
+        content.update(raw)
+        content.update(b"\0")
+    return WrittenModel(content.hexdigest(), whole.hexdigest(), path.stat().st_size)
+
+
 def _fill(values: Tensor, file: FileIO) -> Tensor:
     raw = bytes_of(values)
     while raw:

@@ -144,7 +144,7 @@ class FedconsoleApp(App[None]):
         from fedconsole.tui.screens.live import LiveScreen
 
         for screen in self._screen_stacks.get("live", ()):
-            if isinstance(screen, LiveScreen) and screen.is_active:
+            if isinstance(screen, LiveScreen) and screen.is_steerable:
                 return screen.run_id
         return None
 
@@ -311,10 +311,8 @@ class FedconsoleApp(App[None]):
         from fedconsole.tui.replay import Replay
         from fedconsole.tui.screens.live import LiveScreen
 
-        lines = await asyncio.to_thread(lambda: list(self.desk.lines(run)))
-        source = Replay(lines, speed)
         await self.switch_mode("live")
-        await self._show_live(LiveScreen(self.desk, run, source))
+        await self._show_live(LiveScreen(self.desk, run, Replay(self.desk.lines(run), speed)))
 
     async def _show_live(self, screen: ConsoleScreen) -> None:
         """In place of the run that is shown there."""

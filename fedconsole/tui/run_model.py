@@ -321,6 +321,8 @@ class RunModel:
             case "started" | "resumed":
                 self.phase = RunPhase.TRAINING
                 self.waiting_for.clear()
+            case "restarted":
+                self._restart(now)
             case "pausing" | "aborting" | "paused":
                 self.phase = RunPhase(what)
                 self.waiting_for = set(line.get("waiting_for") or ())
@@ -338,6 +340,15 @@ class RunModel:
                 self._forget_quorum()
                 self.ending = line
                 self._alarm(now, sentence(line), "")
+
+    def _restart(self, now: datetime) -> None:
+        """Another engine: no worker is there yet, and what the last one was asked for is void."""
+        self.phase = RunPhase.TRAINING if self.rounds or self.cohort else RunPhase.GATHERING
+        self.waiting_for.clear()
+        for row in self.workers.values():
+            row.lost_at = row.lost_at or now
+            row.phase = "lost"
+            row.version += 1
 
     def _take_round(self, what: str, line: Line, now: datetime) -> None:
         number = line["round"]

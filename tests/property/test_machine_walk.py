@@ -261,11 +261,11 @@ class Walk(RuleBasedStateMachine):
         if number != self.books.timer:
             self.tell(events.TimerExpired(number))
 
-    @rule(is_unlucky=one_in(10))
-    def the_engine_restarts(self, is_unlucky: bool) -> None:
+    @rule(is_unlucky=one_in(10), lost=st.none() | WORKERS)
+    def the_engine_restarts(self, is_unlucky: bool, lost: str | None) -> None:
         if is_unlucky and not self.state.phase.is_finished:
-            self.books.restart()
-            self.tell(events.EngineRestarted())
+            self.books.restart(lost)
+            self.tell(events.EngineRestarted(lost=(lost,) if lost else ()))
 
     @rule(is_unlucky=one_in(50))
     def the_disk_is_full(self, is_unlucky: bool) -> None:

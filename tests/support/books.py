@@ -30,8 +30,9 @@ class Books:
         self.work: list[events.Event] = []
         """What the engine would report for what it was told to do."""
 
-    def restart(self) -> None:
-        """Forget what died with the engine."""
+    def restart(self, lost: str | None = None) -> None:
+        """Forget what died with the engine, and the update of one worker in the open round."""
+        self.counted.get(len(self.finished_rounds) + 1, {}).pop(lost or "", None)
         self.connected.clear()
         self.work.clear()
         self.timer = None

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from fedconsole.coordinator import commands, events, facts
 from fedconsole.coordinator.phases import RunPhase
-from fedconsole.coordinator.plan import Plan
+from fedconsole.coordinator.plan import OnQuorumLoss, Plan
 from fedconsole.coordinator.state import Outcome, TimerKind
 from fedconsole.errors import ExitCode
 from tests.support.play import (
@@ -244,6 +244,7 @@ def test_a_new_engine_keeps_what_was_delivered_and_sends_the_rest_again() -> Non
     run = play(PLAN, [*BOTH, delivers("alice"), RESTART])
     assert run.state.num_connected == 0
     assert run.last == (
+        commands.Announce(facts.RunRestarted(1)),
         commands.Announce(facts.RoundStarted(1, 2, ("alice", "bob"), epoch=1)),
         commands.StartTimer(TimerKind.ROUND, 600.0, 3),
     )
@@ -257,7 +258,7 @@ def test_a_new_engine_aggregates_again_what_was_not_saved() -> None:
     run = play(PLAN, [*BOTH, *BOTH_DELIVER])
     aggregate = run.last[-1]
     run = run.play([is_aggregated, is_evaluated(), RESTART])
-    assert run.last == (aggregate,)
+    assert run.told == (aggregate,)
 
 
 def test_a_new_engine_goes_on_with_a_paused_run_when_the_workers_are_back() -> None:
@@ -269,15 +270,52 @@ def test_a_new_engine_goes_on_with_a_paused_run_when_the_workers_are_back() -> N
 
 def test_a_new_engine_gathers_again() -> None:
     run = play(PLAN, [joins("alice"), RESTART])
-    assert run.last == (commands.StartTimer(TimerKind.GATHERING, 600.0, 2),)
+    assert run.last == (
+        commands.Announce(facts.RunRestarted(0)),
+        commands.StartTimer(TimerKind.GATHERING, 600.0, 2),
+    )
     run = run.play([joins("bob")])
     assert run.state.phase is RunPhase.GATHERING
     run = run.play([joins("alice")])
     assert run.state.phase is RunPhase.TRAINING
 
 
+def test_a_new_engine_lets_a_worker_train_again_whose_update_is_lost() -> None:
+    run = play(PLAN, [*BOTH, delivers("alice"), events.EngineRestarted(lost=("alice",)), *BOTH])
+    assert run.commands.count(sent("alice", attempt=2)) == 1
+    assert run.commands.count(sent("bob", attempt=2)) == 1
+    run = run.play(BOTH_DELIVER)
+    assert run.state.phase is RunPhase.CLOSING
+
+
+@pytest.mark.parametrize("policy", OnQuorumLoss)
+def test_a_new_engine_waits_for_all_before_the_next_round(policy: OnQuorumLoss) -> None:
+    plan = replace(PLAN, min_updates=1, on_quorum_loss=policy)
+    run = play(plan, [*BOTH, *ONE_ROUND, *BOTH_DELIVER, *CLOSES[:-1], RESTART, *CLOSES])
+    assert run.state.phase is RunPhase.WAITING
+    run = run.play([joins("alice")])
+    assert (run.state.phase, run.told) == (RunPhase.WAITING, ())
+    run = run.play([joins("bob")])
+    assert facts_in(run.last)[-1] == facts.RoundStarted(3, 1, ("alice", "bob"), epoch=1)
+
+
+def test_a_new_engine_goes_on_without_those_who_do_not_come_back_in_time() -> None:
+    plan = replace(PLAN, min_updates=1)
+    run = play(plan, [*BOTH, *ONE_ROUND, *BOTH_DELIVER, *CLOSES[:-1], RESTART, *CLOSES])
+    run = run.play([joins("alice"), time_is_up])
+    assert facts_in(run.last)[-1] == facts.RoundStarted(3, 1, ("alice",), epoch=1)
+
+
+def test_a_new_engine_that_nobody_comes_back_to_waits_as_long_as_any_run() -> None:
+    run = play(PLAN, [*BOTH, *ONE_ROUND, *BOTH_DELIVER, *CLOSES[:-1], RESTART, *CLOSES])
+    run = run.play([time_is_up])
+    assert run.state.phase is RunPhase.WAITING
+    run = run.play([time_is_up])
+    assert ending(run) == (RunPhase.FAILED, ExitCode.QUORUM_LOST)
+
+
 def test_a_new_engine_ends_an_abort_and_saves_a_model_that_was_not_saved() -> None:
     run = play(PLAN, [*BOTH, ABORT, RESTART])
     assert ending(run) == (RunPhase.ABORTED, ExitCode.ABORTED)
     run = play(replace(PLAN, rounds=1), [*BOTH, *ONE_ROUND, RESTART])
-    assert run.last == (commands.SaveModel("model-1"),)
+    assert run.told == (commands.SaveModel("model-1"),)

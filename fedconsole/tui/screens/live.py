@@ -109,7 +109,7 @@ class LiveScreen(ConsoleScreen):
         self._rows = WorkerRows(self.model, self)
 
     @property
-    def is_active(self) -> bool:
+    def is_steerable(self) -> bool:
         """Whether the run may still be asked for something."""
         return self._replay is None and not self.model.is_finished and not self._last_words
 
@@ -258,7 +258,7 @@ class LiveScreen(ConsoleScreen):
             return True
         if self._replay is not None:
             return False
-        allowed = self.is_active and Request(action) in self.model.allowed
+        allowed = self.is_steerable and Request(action) in self.model.allowed
         if allowed:
             return True
         # One key: what is not possible gives way to its counterpart.

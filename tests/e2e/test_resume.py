@@ -1,0 +1,178 @@
+"""A run whose engine was killed goes on where it was, and ends with the same model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from fedconsole import history, paths
+from fedconsole.coordinator.plan import Plan
+from fedconsole.engine.control import ControlLink
+from fedconsole.engine.launch import new_run_id, start_engine, take_up_engine
+from fedconsole.engine.store import Line
+from fedconsole.errors import EngineCrashedError, RefusedError
+from fedconsole.fleet.local import local_daemons
+from tests.support.places import redirect
+from tests.support.runs import carry, digits_plan
+
+
+@pytest.fixture(autouse=True, scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        redirect(tmp_path_factory.mktemp("r"), patch)
+        yield
+
+
+@asynccontextmanager
+async def devices() -> AsyncIterator[Plan]:
+    """A plan of six rounds on three daemons."""
+    async with local_daemons(3) as addresses:
+        yield digits_plan(
+            virtual=0, workers=tuple(addresses), rounds=6, federate_after_n_batches=40
+        )
+
+
+async def carry_until(run: str, plan: Plan, is_moment: Callable[[Line], bool]) -> None:
+    """Start an engine and kill it at the first line that is so."""
+    engine = start_engine(run, plan)
+    async with ControlLink.connect(run) as link:
+        async for line in link.events():
+            if is_moment(line):
+                break
+    engine.kill()
+    await asyncio.to_thread(engine.wait)
+
+
+async def take_up(run: str) -> int:
+    return await asyncio.to_thread(take_up_engine(run).wait)
+
+
+def updates_counted(run: str) -> list[tuple[int, str]]:
+    return [
+        (line["round"], worker)
+        for line in history.lines(run, types=["round.finished"])
+        for worker in line["updates"]
+    ]
+
+
+MOMENTS: dict[str, Callable[[Line], bool]] = {
+    "gathering": lambda line: line["type"] == "worker.joined",
+    "training": lambda line: line["type"] == "worker.batches" and line["round"] == 3,
+    "one delivered": lambda line: line["type"] == "worker.update" and line["round"] == 3,
+    "tested": lambda line: line["type"] == "eval" and line["round"] == 3,
+    "between rounds": lambda line: line["type"] == "round.finished" and line["round"] == 3,
+    "last round": lambda line: line["type"] == "round.finished" and line["round"] == 6,
+}
+
+
+@pytest.mark.timeout(300)
+async def test_a_killed_engine_changes_nothing_whenever_it_dies() -> None:
+    async with devices() as plan:
+        undisturbed = await carry(plan)
+        for moment in MOMENTS.values():
+            run = new_run_id()
+            await carry_until(run, plan, moment)
+            summary = history.summarize(run)
+            assert summary is not None
+            assert summary.state is history.RunState.CRASHED
+            assert await take_up(run) == 0
+            summary = history.summarize(run)
+            assert summary is not None
+            assert summary.state is history.RunState.COMPLETED
+            assert summary.model_id == undisturbed.model_id
+            assert updates_counted(run) == updates_counted(undisturbed.run_id)
+            seqs = [line["seq"] for line in history.lines(run)]
+            assert seqs == list(range(1, len(seqs) + 1))
+
+
+@pytest.mark.timeout(120)
+async def test_engines_and_devices_that_die_together_change_nothing() -> None:
+    plan = digits_plan(virtual=3, rounds=4)
+    undisturbed = await carry(plan)
+    run = new_run_id()
+    engine = start_engine(run, plan)
+    async with ControlLink.connect(run) as link:
+        async for line in link.events():
+            if line["type"] == "worker.update" and line["round"] == 2:
+                break
+    # The trainers of virtual workers are in the engine's group.
+    os.killpg(engine.pid, signal.SIGKILL)
+    await asyncio.to_thread(engine.wait)
+    assert await take_up(run) == 0
+    assert (summary := history.summarize(run)) is not None
+    assert summary.model_id == undisturbed.model_id
+
+
+@pytest.mark.timeout(120)
+async def test_an_update_that_is_damaged_on_disk_is_trained_again() -> None:
+    plan = digits_plan(virtual=3, rounds=2)
+    undisturbed = await carry(plan)
+    run = new_run_id()
+    await carry_until(run, plan, lambda line: line["type"] == "worker.update")
+    for path in (paths.runs_dir() / run / "updates").iterdir():
+        path.write_bytes(path.read_bytes()[:-7] + b"garbled")
+    assert await take_up(run) == 0
+    assert (summary := history.summarize(run)) is not None
+    assert summary.model_id == undisturbed.model_id
+
+
+@pytest.mark.timeout(120)
+async def test_the_command_line_takes_a_run_up_and_shows_it_to_its_end() -> None:
+    plan = digits_plan(rounds=3)
+    run = new_run_id()
+    await carry_until(run, plan, lambda line: line["type"] == "round.finished")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fedconsole.cli.entry", "resume", run, "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, err
+    lines = [json.loads(text) for text in out.splitlines()]
+    assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
+    assert [line["type"] for line in lines].count("run.restarted") == 1
+    assert (lines[-1]["type"], lines[-1]["outcome"]) == ("run.finished", "completed")
+
+
+async def test_a_run_that_has_ended_is_not_taken_up() -> None:
+    run = await carry(digits_plan(rounds=1))
+    with pytest.raises(RefusedError, match=r"is completed; .* --init-from .*model\.safetensors"):
+        take_up_engine(run.run_id)
+
+
+@pytest.mark.timeout(120)
+async def test_a_task_that_has_changed_is_refused_and_the_run_can_still_be_taken_up(
+    tmp_path: Path,
+) -> None:
+    graphs = "graphs.json"
+    run = new_run_id()
+    await carry_until(run, digits_plan(rounds=3), lambda line: line["type"] == "round.finished")
+    path = paths.runs_dir() / run / graphs
+    content = path.read_bytes()
+    path.write_bytes(content + b" ")
+    assert await take_up(run) == 3
+    assert (summary := history.summarize(run)) is not None
+    assert summary.state is history.RunState.CRASHED
+    path.write_bytes(content)
+    assert await take_up(run) == 0
+
+
+async def test_two_engines_never_carry_one_run() -> None:
+    run = new_run_id()
+    plan = digits_plan(rounds=100_000)
+    engine = start_engine(run, plan)
+    try:
+        with pytest.raises(EngineCrashedError, match="another engine carries the run"):
+            start_engine(run, plan, goes_on_in=".")
+        assert history.is_running(run)
+    finally:
+        engine.kill()
+        await asyncio.to_thread(engine.wait)

@@ -60,7 +60,7 @@ def _fields(struct: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo
 
 _TABLES = {"run": _fields(Plan), "console": _fields(FrontEnd)}
 KEYS = _TABLES["run"] | _TABLES["console"]
-_RIVALS = {
+RIVALS = {
     "rounds": "epochs",
     "epochs": "rounds",
     "federate_after_n_batches": "local_epochs",
@@ -78,6 +78,8 @@ _TASK_DEFAULTS: dict[str, dict[str, object]] = {
     name: {"optimizer": "adam", "lr": 0.001} for name in ("ecg", "ecg-rr")
 }
 """What a built-in task needs other than the plan's defaults."""
+_OF_TASK = "task "
+"""How the origin of what a task sets itself begins."""
 _PREFIX = "FEDCONSOLE_"
 
 
@@ -117,8 +119,10 @@ class Config:
         return FrontEnd(**self._values("console"))
 
     def run_values(self) -> Mapping[str, Any]:
-        """What was set of a run, by the plan's field."""
-        return self._values("run")
+        """What files, the environment and options set of a run, by the plan's field."""
+        own = {name for name, s in self.set.items() if s.origin.startswith(_OF_TASK)}
+        fields = {field.name for key, field in _TABLES["run"].items() if key in own}
+        return {name: value for name, value in self._values("run").items() if name not in fields}
 
     def check(self) -> Plan:
         """The plan, or PlanError, whoever the workers will be: unless set, virtual ones stand in."""
@@ -164,13 +168,13 @@ def load(options: Mapping[str, object], config_file: Path | None = None) -> Conf
         devices += _devices(path, document.get("devices", []))
     chosen: dict[str, Setting] = {}
     for layer in layers:
-        taken = chosen.keys() | {_RIVALS[key] for key in chosen if key in _RIVALS}
+        taken = chosen.keys() | {RIVALS[key] for key in chosen if key in RIVALS}
         chosen |= {key: setting for key, setting in layer.items() if key not in taken}
     # A learning rate belongs to its optimizer: whoever chose another has no use for the task's.
     if "task" in chosen and "optimizer" not in chosen:
         task = str(chosen["task"].value)
         own = task_defaults(task).items()
-        layer = _layer(((k, v, f"task {task}") for k, v in own), UsageError)
+        layer = _layer(((k, v, f"{_OF_TASK}{task}") for k, v in own), UsageError)
         chosen = layer | chosen
     return Config(chosen, tuple(devices), files)
 
@@ -227,7 +231,7 @@ def read_value(key: str, text: str) -> object:
     try:
         return _convert(key, text)
     except (msgspec.ValidationError, ValueError, UsageError) as reason:
-        raise UsageError(f"{key} is {text!r}: {_FORMS.get(key, reason)}") from reason
+        raise UsageError(f"{key} is {text!r}: {_form_of(key, reason)}") from reason
 
 
 def task_defaults(task: str) -> Mapping[str, object]:
@@ -266,7 +270,7 @@ def _layer(
         try:
             layer[key] = Setting(key, _convert(key, value), origin)
         except (msgspec.ValidationError, ValueError, UsageError) as reason:
-            form = _FORMS.get(key, reason)
+            form = _form_of(key, reason)
             raise error(f"{key} is {value!r} ({origin}): {form}") from reason
     return layer
 
@@ -282,6 +286,16 @@ def _convert(key: str, value: object) -> object:
             value = int(text)
     converted = msgspec.convert(value, KEYS[key].type, strict=False)
     return tuple(map(parse_address, converted)) if key == "workers" else converted
+
+
+def _form_of(key: str, reason: Exception) -> object:
+    """What a value should look like, for a person."""
+    types = str(KEYS[key].type)
+    if isinstance(reason, msgspec.ValidationError) and key not in _FORMS:
+        for name, words in (("float", "expected a number"), ("int", "expected a whole number")):
+            if name in types:
+                return words
+    return _FORMS.get(key, reason)
 
 
 def _require_known(found: Iterable[str], known: Iterable[str], where: str) -> None:

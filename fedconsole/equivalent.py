@@ -10,15 +10,9 @@ from typing import Any, Final
 
 from msgspec.structs import fields
 
-from fedconsole.config import task_defaults
+from fedconsole.config import RIVALS, task_defaults
 from fedconsole.coordinator.plan import Plan
 
-_RIVALS: Final = {
-    "rounds": "epochs",
-    "epochs": "rounds",
-    "federate_after_n_batches": "local_epochs",
-    "local_epochs": "federate_after_n_batches",
-}
 _NAMES: Final = tuple(field.name for field in fields(Plan))
 
 
@@ -52,13 +46,17 @@ def to_toml(plan: Plan, configured: Mapping[str, object] | None = None) -> str:
 def _differing(plan: Plan, configured: Mapping[str, object]) -> Iterator[tuple[str, Any]]:
     """Name and value of what has to be said, in the plan's order."""
     defaults = _defaults(plan)
+    changed = {
+        name
+        for name in _NAMES
+        if (value := getattr(plan, name)) not in (None, configured.get(name, defaults[name]))
+    }
     for name in _NAMES:
         value = getattr(plan, name)
         if value is None:
             continue
-        is_said = value != configured.get(name, defaults[name])
-        # A rival that is set elsewhere would win over a default.
-        is_said |= _RIVALS.get(name) in configured
+        # A rival that is set elsewhere would win over a default; one that is said, over what is set.
+        is_said = name in changed or RIVALS.get(name) in {*configured, *changed}
         # A task with an optimizer of its own takes it unless one is named.
         is_said |= name == "optimizer" and bool(task_defaults(plan.task))
         is_empty = name in ("workers", "virtual") and not value

@@ -133,12 +133,12 @@ def _sentence(line: Line) -> str:
     match kind:
         case "run":
             return _run_sentence(what, line)
-        case "worker":
+        case "worker" if "worker" in line:
             return _worker_sentence(what, line)
         case "round" if what == "started":
             epoch = f" (epoch {line['epoch']})" if "epoch" in line else ""
             return f"Round {line['round']} starts with {_names(line['cohort'])}{epoch}."
-        case "round":
+        case "round" if what == "finished":
             return (
                 f"Round {line['round']}: {_count(len(line['updates']), 'update')}, "
                 f"training loss {_number(line['loss'])}, {line['seconds']:.1f} s."

@@ -75,7 +75,7 @@ async def open_demo(num_workers: int) -> int:
     async with local_daemons(num_workers) as addresses:
         run = new_run_id()
         engine = await asyncio.to_thread(start_engine, run, demo_plan(addresses))
-        app = _make_app(settings, Opening("live", run))
+        app = _make_app(settings, Opening("live", run, is_demo=True))
         try:
             await app.run_async(mouse=settings.front_end().mouse)
         finally:

@@ -43,8 +43,8 @@ def take_up_engine(run_id: str) -> subprocess.Popen[bytes]:
         raise RefusedError(f"run {run_id} never began: there is nothing to go on with")
     if summary.state is not history.RunState.CRASHED:
         raise RefusedError(
-            f"run {run_id} is {summary.state}; only one whose engine is gone can be taken up. "
-            f"To train on from its model: fedconsole run --init-from "
+            f"run {run_id} is not running: it is {summary.state}; only one whose engine is gone can be "
+            f"taken up. To train on from its model: fedconsole run --init-from "
             f"{summary.model_path or 'model.safetensors'}"
         )
     plan = msgspec.convert(summary.plan, Plan)

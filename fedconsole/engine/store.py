@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import sqlite3
 import time
@@ -67,7 +68,7 @@ class RunStore:
         try:
             for path in (folder, self.updates, self.checkpoints):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = (folder / "engine.lock").open("wb")
+            self._lock = os.open(folder / "engine.lock", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._database = sqlite3.connect(folder / "run.db", isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
@@ -164,12 +165,12 @@ class RunStore:
     def close(self) -> None:
         self.commit()
         self._database.close()
-        self._lock.close()
+        os.close(self._lock)
 
     def remove(self) -> None:
         """Leave nothing behind of a run that never began."""
         self._database.close()
-        self._lock.close()
+        os.close(self._lock)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

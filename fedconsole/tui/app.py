@@ -13,10 +13,10 @@ from textual.screen import Screen
 
 from fedconsole.coordinator.phases import Request
 from fedconsole.errors import ExitCode, FedconsoleError
-from fedconsole.tui import messages
+from fedconsole.tui import messages, palette
 from fedconsole.tui.desk import Desk
 from fedconsole.tui.dialogs.choice import Choice
-from fedconsole.tui.frame import MODES, ConsoleScreen, key_label, offered_keys
+from fedconsole.tui.frame import MODES, ConsoleScreen
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.opening import Opening
@@ -39,6 +39,7 @@ class FedconsoleApp(App[None]):
 
     TITLE = "fedconsole"
     CSS_PATH = "console.tcss"
+    COMMANDS: ClassVar = {palette.ConsoleCommands}
     ENABLE_COMMAND_PALETTE = False
     """Ours opens with `:` as well, and tells the reason for what cannot be done now."""
     BINDINGS: ClassVar = [
@@ -83,7 +84,7 @@ class FedconsoleApp(App[None]):
         await self.switch_mode(self._opening.mode)
         self.run_worker(self.desk.watch(), name="fleet", exit_on_error=False)
         if self._opening.run is not None:
-            await self._show_run(self._opening.run)
+            await self.show_run(self._opening.run)
         if self._opening.replay is not None:
             await self._replay(*self._opening.replay)
 
@@ -118,26 +119,29 @@ class FedconsoleApp(App[None]):
         if run is None:
             self.exit()
             return
-        answer = await self.push_screen_wait(
-            Choice(
-                _("Run {run} goes on", run=run),
-                _(
-                    "Detach leaves it going; fedconsole attach {run} comes back to it. "
-                    "Abort ends it; the model of the last complete round is kept.",
-                    run=run,
-                ),
-                [("detach", _("Detach")), ("abort", _("Abort")), ("cancel", _("Cancel"))],
-                default="cancel",
-            )
-        )
+        answer = await self.push_screen_wait(self._farewell(run))
         if answer == "abort":
             try:
                 await self.desk.request(run, Request.ABORT)
             except FedconsoleError as error:
-                self._notify(str(error), "error")
+                self.tell(str(error), "error")
                 return
         if answer != "cancel":
             self.exit()
+
+    def _farewell(self, run: str) -> Choice:
+        cancel = ("cancel", _("Cancel"))
+        if self._opening.is_demo:
+            words = _("The demo's devices and its run end with the console; the model is kept.")
+            title = _("Run {run} ends", run=run)
+            return Choice(title, words, [("abort", _("Leave")), cancel], default="cancel")
+        words = _(
+            "Detach leaves it going; fedconsole attach {run} comes back to it. "
+            "Abort ends it; the model of the last complete round is kept.",
+            run=run,
+        )
+        answers = [("detach", _("Detach")), ("abort", _("Abort")), cancel]
+        return Choice(_("Run {run} goes on", run=run), words, answers, default="cancel")
 
     def _active_run(self) -> str | None:
         """The run on the Live screen, if it has not ended."""
@@ -152,7 +156,7 @@ class FedconsoleApp(App[None]):
         from fedconsole.tui.dialogs.help import HelpDialog
 
         if isinstance(self.screen, ConsoleScreen):
-            self.push_screen(HelpDialog(self.screen.ABOUT, offered_keys(self.screen)))
+            self.push_screen(HelpDialog(self.screen))
 
     def action_palette(self) -> None:
         if not isinstance(self.screen, CommandPalette):
@@ -176,7 +180,7 @@ class FedconsoleApp(App[None]):
             if copy_text is not None and (text := copy_text()):
                 self._copy(text)
                 return
-        self._notify(_("nothing to copy here"), "warning")
+        self.tell(_("nothing to copy here"), "warning")
 
     def action_picture(self) -> None:
         folder = self.desk.export_folder()
@@ -184,99 +188,39 @@ class FedconsoleApp(App[None]):
             folder.mkdir(parents=True, exist_ok=True)
             path = self.save_screenshot(path=str(folder))
         except OSError as error:
-            self._notify(_("cannot write to {folder}: {why}", folder=folder, why=error), "error")
+            self.tell(_("cannot write to {folder}: {why}", folder=folder, why=error), "error")
             return
-        self._notify(_("picture saved: {path}", path=path))
-
-    # The palette
+        self.tell(_("picture saved: {path}", path=path))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        for offer in offered_keys(screen):
-            if offer.binding.action in ("palette", "back"):
-                continue
-            help_text = key_label(offer.binding)
-            if offer.binding.tooltip:
-                help_text += f"  {offer.binding.tooltip}"
-            title = _(offer.binding.description)
-            if not offer.is_enabled:
-                title = _("{title} (not possible now)", title=title)
-            yield SystemCommand(title, help_text, self._runner(offer.binding.action, offer.node))
-        for mode, title in MODES.items():
-            yield SystemCommand(
-                _("Go to {screen}", screen=_(title)), "", self._runner(f"mode('{mode}')", self)
-            )
-        for theme in THEMES:
-            yield SystemCommand(
-                _("Theme: {name}", name=theme.name),
-                f'[console] theme = "{theme.name}"',
-                self._theme_setter(theme.name),
-            )
-        yield from self._things_to_open()
-        if isinstance(screen, ConsoleScreen):
-            for command in screen.commands():
-                yield SystemCommand(command.title, command.help, command.callback)
+        return palette.commands(self, screen)
 
-    def _things_to_open(self) -> Iterable[SystemCommand]:
-        for run in reversed(self.desk.run_ids()[-20:]):
-            yield SystemCommand(
-                _("Open run {run}", run=run),
-                f"fedconsole runs show {run}",
-                self._opener(run),
-            )
-        for record in list(self.desk.inventory.records.values())[:100]:
-            yield SystemCommand(
-                _("Device {name}", name=record.name),
-                f"fedconsole devices show {record.name}",
-                self._device_shower(record.key),
-            )
+    async def show_device(self, device: str) -> None:
+        from fedconsole.tui.screens.fleet import FleetScreen
 
-    def _runner(self, action: str, node: object) -> Callable[[], object]:
-        async def run() -> None:
-            await self.run_action(action, default_namespace=node)  # type: ignore[arg-type]
-
-        return run
-
-    def _theme_setter(self, name: str) -> Callable[[], None]:
-        def set_theme() -> None:
-            self.theme = name
-            self._notify(
-                _('to keep it: theme = "{name}" under [console] in config.toml', name=name)
-            )
-
-        return set_theme
-
-    def _opener(self, run: str) -> Callable[[], object]:
-        return lambda: self._show_run(run)
-
-    def _device_shower(self, device: str) -> Callable[[], object]:
-        async def show() -> None:
-            from fedconsole.tui.screens.fleet import FleetScreen
-
-            await self.switch_mode("fleet")
-            if isinstance(self.screen, FleetScreen):
-                self.screen.show_device(device)
-
-        return show
+        await self.switch_mode("fleet")
+        if isinstance(self.screen, FleetScreen):
+            self.screen.show_device(device)
 
     # What screens ask for
 
     def on_echo(self, message: messages.Echo) -> None:
-        self._notify(message.command)
+        self.tell(message.command)
         self.log(message.command)
 
     def on_copy(self, message: messages.Copy) -> None:
         self._copy(message.text)
 
     def on_notice(self, message: messages.Notice) -> None:
-        self._notify(message.text, message.severity)
+        self.tell(message.text, message.severity)
 
     def on_alarm(self, message: messages.Alarm) -> None:
         if self._has_bell:
             self.bell()
-        self._notify(message.text, "warning")
+        self.tell(message.text, "warning")
 
     async def on_open_run(self, message: messages.OpenRun) -> None:
-        await self._show_run(message.run)
+        await self.show_run(message.run)
 
     async def on_replay(self, message: messages.Replay) -> None:
         await self._replay(message.run, message.speed)
@@ -294,7 +238,7 @@ class FedconsoleApp(App[None]):
         if isinstance(self.screen, NewRunScreen):
             fill(self.screen)
 
-    async def _show_run(self, run: str) -> None:
+    async def show_run(self, run: str) -> None:
         if self.desk.is_running(run):
             from fedconsole.tui.screens.live import LiveScreen
 
@@ -323,9 +267,10 @@ class FedconsoleApp(App[None]):
     def _copy(self, text: str) -> None:
         self.copy_to_clipboard(text)
         first = clean(text.splitlines()[0] if text else "", 60)
-        self._notify(_("copied: {text}", text=first))
+        self.tell(_("copied: {text}", text=first))
 
-    def _notify(self, text: str, severity: str = "information") -> None:
+    def tell(self, text: str, severity: str = "information") -> None:
+        """Show a text in the corner for some seconds, as it is."""
         self.notify(
             clean(text),
             severity=severity,  # type: ignore[arg-type]

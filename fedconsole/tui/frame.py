@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
 
 from rich.style import Style
 from rich.text import Text
 from textual import events
+from textual.actions import parse
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.dom import DOMNode
 from textual.screen import Screen
 from textual.widget import Widget
+from textual.widgets import Input
 
 from fedconsole.fleet.inventory import Presence
 from fedconsole.tui.desk import Desk
@@ -26,6 +29,7 @@ TICKS_PER_S: Final = 10
 MODES: Final = {"fleet": "Fleet", "new": "New run", "live": "Live", "history": "History"}
 _FEW_KEYS: Final = 6
 _NARROW: Final = 100
+_ROWS: Final = [(0, "-short"), (20, "-tall")]
 _BREAKPOINTS: Final = [(0, "-narrow"), (_NARROW, "-normal"), (160, "-wide")]
 
 
@@ -137,6 +141,9 @@ class KeyBar(Line):
         if not self.is_mounted or self.size.width == 0:
             return
         offers = [offer for offer in offered_keys(self.screen) if offer.binding.show]
+        if isinstance(self.screen.focused, Input):
+            # Letters go into the field.
+            offers = [offer for offer in offers if len(key_label(offer.binding)) > 1]
         usable = [offer for offer in offers if offer.is_enabled]
         own = [offer for offer in usable if offer.node is not self.app]
         general = [offer for offer in usable if offer.node is self.app]
@@ -191,6 +198,36 @@ def offered_keys(screen: Screen[Any]) -> list[OfferedKey]:
     return sorted(found.values(), key=lambda offer: _rank(offer.node, screen))
 
 
+def all_keys(screen: Screen[Any]) -> list[OfferedKey]:
+    """As `offered_keys`, and those of the panes that do not have the focus."""
+    offers = offered_keys(screen)
+    panes = {pane_title(offer.node) for offer in offers} - {""}
+    for pane in screen.query("*"):
+        if not pane.focusable or (title := pane_title(pane)) in panes | {""}:
+            continue
+        panes.add(title)
+        for binding in type(pane).BINDINGS:
+            assert isinstance(binding, Binding), "made by keys.key"
+            _target, name, parameters = parse(binding.action)
+            if (is_enabled := pane.check_action(name, parameters)) is not False:
+                offers.append(OfferedKey(binding.key, binding, pane, bool(is_enabled)))
+    return offers
+
+
+def pane_title(node: DOMNode) -> str:
+    """What the help calls a part of a screen; "" for what is no part."""
+    return getattr(node, "PANE", "")
+
+
+def command_twin(offer: OfferedKey, screen: Screen[Any]) -> str:
+    """The command line that does the same, with what is chosen on the screen."""
+    words = offer.binding.tooltip or ""
+    if isinstance(screen, ConsoleScreen):
+        for placeholder, name in screen.names().items():
+            words = words.replace(placeholder, shlex.quote(name))
+    return words
+
+
 def _rank(node: DOMNode, screen: Screen[Any]) -> int:
     return 0 if node is screen else 2 if node is screen.app else 1
 
@@ -220,6 +257,7 @@ class ConsoleScreen(Screen[None]):
     ABOUT: ClassVar[str] = ""
     """A paragraph for the help."""
     HORIZONTAL_BREAKPOINTS = _BREAKPOINTS
+    VERTICAL_BREAKPOINTS = _ROWS
     DEFAULT_CSS = """
     ConsoleScreen { layers: default cover; overflow: hidden; }
     """
@@ -249,6 +287,10 @@ class ConsoleScreen(Screen[None]):
     def commands(self) -> Iterable[Command]:
         """What the palette offers besides the keys."""
         return ()
+
+    def names(self) -> Mapping[str, str]:
+        """What stands for RUN, NAME or HOST:PORT in the command lines that are shown."""
+        return {}
 
     def copy_text(self) -> str | None:
         """What `y` copies when the focused widget has nothing to copy."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -26,7 +27,7 @@ def preferred(environment: Mapping[str, str] = os.environ) -> str:
     """The language of the locale; English where there is none for it."""
     for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
         if value := environment.get(name):
-            return "ko" if value.startswith("ko") else "en"
+            return "ko" if re.match("ko(?![a-z])", value) else "en"
     return "en"
 
 

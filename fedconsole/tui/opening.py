@@ -14,3 +14,5 @@ class Opening:
     """Shown at once: live, or its page when it has ended."""
     replay: tuple[str, float] | None = None
     """A run and how many times faster."""
+    is_demo: bool = False
+    """The run and its devices end with the console."""

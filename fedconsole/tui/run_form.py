@@ -29,7 +29,7 @@ class Field(NamedTuple):
 
 
 FIELDS: Final = (
-    Field("task", "task", "digits, mnist, ecg, ecg-rr or FILE.py"),
+    Field("task", "task", "digits; or mnist, ecg, ecg-rr, FILE.py"),
     Field("rounds", "rounds", "or epochs"),
     Field("epochs", "epochs", "2"),
     Field("federate_after_n_batches", "batches a round", "50"),
@@ -74,8 +74,10 @@ class FormState:
         """Show a plan. What has its default is left empty."""
         default = Plan(virtual=1)
         values = {name: getattr(plan, name) for name in (*_NAMES, *_UNSHOWN)}
+        # What a task sets by itself is said, as its absence would mean the task's.
+        own = task_defaults(plan.task)
         self.fill_values(
-            {name: value for name, value in values.items() if value != getattr(default, name)}
+            {n: value for n, value in values.items() if n in own or value != getattr(default, n)}
             | {"task": plan.task, "workers": plan.workers, "virtual": plan.virtual or None}
         )
 
@@ -98,6 +100,8 @@ class FormState:
                 values[name] = read_value(name.removesuffix("_s"), typed)
             except UsageError as error:
                 problems[name] = str(error)
+        if "task" in values and (problem := _task_problem(str(values["task"]))):
+            problems["task"] = problem
         if "optimizer" not in values and "optimizer" not in problems:
             values = dict(task_defaults(values.get("task", ""))) | values
         values["workers"] = self.workers
@@ -108,6 +112,12 @@ class FormState:
                 problems.setdefault(_field_of(problem), problem)
             return None, problems
         return (None if problems else plan), problems
+
+
+def _task_problem(task: str) -> str | None:
+    if task in DATASETS or task.endswith(".py"):
+        return None
+    return f"there is no task {task!r}; there are {', '.join(DATASETS)}, or FILE.py"
 
 
 def _field_of(problem: str) -> str:

@@ -31,11 +31,13 @@ _MIN_POINTS: Final = 200
 _RECENT: Final = 60
 _MAX_ROUND_TIMES: Final = 20
 _MAX_ALARMS: Final = 500
+_VIRTUAL: Final = "virtual:"
 _MANY_WORKERS: Final = 50
 """With more, the log has no line for their batches."""
 _RATE_WEIGHT: Final = 0.7
 _THROTTLED_NOW: Final = 0b1111
 _LEVELS: Final = {"debug": Level.DEBUG, "warning": Level.WARNING, "error": Level.ERROR}
+_OF_WORKERS: Final = {"joined", "rejoined", "lost", "phase", "update", "rejected"}
 _OUTCOMES: Final = {
     "completed": RunPhase.COMPLETED,
     "aborted": RunPhase.ABORTED,
@@ -107,7 +109,7 @@ class WorkerRow:
 
     @property
     def is_virtual(self) -> bool:
-        return self.address == self.name
+        return self.address.startswith(_VIRTUAL)
 
 
 class RoundRow(NamedTuple):
@@ -231,9 +233,9 @@ class RunModel:
 
     @property
     def examples_per_s(self) -> float:
-        return sum(
-            row.examples_per_s or 0 for row in self.workers.values() if row.phase == "training"
-        )
+        """Of the cohort; each worker as fast as it was last."""
+        rows = (self.workers.get(name) for name in self.cohort)
+        return sum(row.examples_per_s or 0 for row in rows if row and row.lost_at is None)
 
     @property
     def num_here(self) -> int:
@@ -277,7 +279,8 @@ class RunModel:
         spread = statistics.stdev(seconds) * math.sqrt(left) if len(seconds) > 1 else 0.0
         begun = self.round_started_at if self.round > self.num_finished else None
         gone = max(0.0, (now - begun).total_seconds()) if begun else 0.0
-        return max(0.0, statistics.fmean(seconds) * left - gone), spread
+        # The median: a round that waited for a lost worker says little about the others.
+        return max(0.0, statistics.median(seconds) * left - gone), spread
 
     def take_log(self) -> list[LogRecord]:
         """The records since the last call."""
@@ -331,6 +334,8 @@ class RunModel:
             case "quorum":
                 self.have, self.need = line["have"], line["need"]
                 self.quorum_seconds_left = line.get("seconds_left")
+                if self.quorum_at is None:
+                    self._alarm(now, sentence(line), "")
                 self.quorum_at = now
                 if self.phase is RunPhase.CLOSING:
                     self.phase = RunPhase.WAITING
@@ -352,7 +357,9 @@ class RunModel:
 
     def _take_round(self, what: str, line: Line, now: datetime) -> None:
         number = line["round"]
-        if what == "started":
+        if what == "finished":
+            self._finish_round(number, line, now)
+        elif what == "started":
             if self.phase not in (RunPhase.PAUSING, RunPhase.ABORTING):
                 self.phase = RunPhase.TRAINING
             if line.get("epoch", 0) == 2 and self._rounds_of_first_epoch is None:
@@ -368,7 +375,8 @@ class RunModel:
                 row = self._row(name)
                 row.batch = 0
                 row.version += 1
-            return
+
+    def _finish_round(self, number: int, line: Line, now: datetime) -> None:
         if self.phase in (RunPhase.TRAINING, RunPhase.WAITING):
             self.phase = RunPhase.CLOSING
         self._forget_quorum()
@@ -390,6 +398,8 @@ class RunModel:
         )
 
     def _take_worker(self, what: str, line: Line, now: datetime) -> None:
+        if what not in _OF_WORKERS:
+            return
         row = self._row(line["worker"])
         row.version += 1
         match what:
@@ -402,6 +412,7 @@ class RunModel:
                 row.lost_at = now
                 row.num_lost += 1
                 row.phase = "lost"
+                row.examples_per_s = None
                 row.error = clean(line.get("reason") or "", 200)
                 self.waiting_for.discard(row.name)
                 self._alarm(now, sentence(line), row.label)

@@ -144,7 +144,7 @@ async def test_the_command_line_takes_a_run_up_and_shows_it_to_its_end() -> None
 
 async def test_a_run_that_has_ended_is_not_taken_up() -> None:
     run = await carry(digits_plan(rounds=1))
-    with pytest.raises(RefusedError, match=r"is completed; .* --init-from .*model\.safetensors"):
+    with pytest.raises(RefusedError, match=r"it is completed; .* --init-from .*model\.safetensors"):
         take_up_engine(run.run_id)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -12,12 +11,14 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from fedconsole.tui.frame import OfferedKey, key_label
+from fedconsole.tui.frame import MODES, ConsoleScreen, all_keys, command_twin, key_label, pane_title
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
+from pi_daemon.protocol.text import clean
 
 _KEY_CELLS = 10
 _TITLE_CELLS = 26
+_MAX_TWIN = 200
 
 
 class HelpDialog(ModalScreen[None]):
@@ -30,26 +31,29 @@ class HelpDialog(ModalScreen[None]):
     }
     """
 
-    def __init__(self, about: str, offers: Sequence[OfferedKey]) -> None:
+    def __init__(self, screen: ConsoleScreen) -> None:
+        """Of this screen, as it is now."""
         super().__init__()
-        self._about = about
-        self._offers = offers
+        self._screen = screen
 
     def compose(self) -> ComposeResult:
         with VerticalScroll():
             yield Static(self._text())
 
     def _text(self) -> Text:
-        text = Text(f"{_(self._about)}\n\n")
-        last_owner: object = None
-        for offer in self._offers:
-            if last_owner is not None and offer.node is not last_owner:
-                text.append("\n")
-            last_owner = offer.node
+        screen = self._screen
+        text = Text(f"{_(screen.ABOUT)}\n")
+        heading = ""
+        for offer in all_keys(screen):
+            is_own = offer.node is screen
+            title = pane_title(offer.node) or (MODES[screen.NAME] if is_own else "Everywhere")
+            if title != heading:
+                heading = title
+                text.append(f"\n{_(title)}\n", "bold underline")
             text.append(_padded(key_label(offer.binding), _KEY_CELLS), "bold")
-            title = _(offer.binding.description)
-            text.append(_padded(title, _TITLE_CELLS), "" if offer.is_enabled else "dim")
-            text.append(f"{offer.binding.tooltip}\n", "dim")
+            words = _padded(_(offer.binding.description), _TITLE_CELLS)
+            text.append(words, "" if offer.is_enabled else "dim")
+            text.append(f"{clean(command_twin(offer, screen), _MAX_TWIN)}\n", "dim")
         text.append(f"\n{_('A key that is dim cannot be used now. Escape closes this.')}")
         return text
 

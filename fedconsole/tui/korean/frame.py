@@ -46,4 +46,12 @@ WORDS: Final = {
     "A key that is dim cannot be used now. Escape closes this.": (
         "흐린 키는 지금 쓸 수 없습니다. Esc로 닫습니다."
     ),
+    "Run {run} ends": "실행 {run}이(가) 끝납니다",
+    "The demo's devices and its run end with the console; the model is kept.": "데모의 장치와 실행은 콘솔과 함께 끝나며 모델은 보존됩니다.",
+    "Leave": "나가기",
+    "Everywhere": "모든 화면",
+    "word, !word, ~regex, field:word; Enter keeps, Esc clears": "단어, !단어, ~정규식, 필드:단어; Enter 유지, Esc 지우기",
+    "Table": "표",
+    "Plot": "그래프",
+    "Timeline": "참여 기록",
 }

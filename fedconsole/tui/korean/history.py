@@ -69,7 +69,6 @@ WORDS: Final[dict[str, str]] = {
     "Classes": "클래스",
     "Plan": "계획",
     "Log": "로그",
-    "Next pane": "다음 칸",
     "Previous pane": "이전 칸",
     "Whole plan": "전체 계획",
     "reading…": "읽는 중…",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from rich.text import Text
@@ -159,6 +160,10 @@ class FleetScreen(ConsoleScreen):
             self.remove_class("-details")
             return True
         return False
+
+    def names(self) -> Mapping[str, str]:
+        record = self.desk.inventory.records.get(self._table.current or "")
+        return {} if record is None else {"NAME": record.name, "HOST:PORT": record.address}
 
     def copy_text(self) -> str | None:
         return self._table.copy_text()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -85,10 +85,12 @@ class LiveScreen(ConsoleScreen):
     LiveScreen #banner { display: none; }
     LiveScreen #panes { layout: vertical; height: 1fr; }
     LiveScreen #left { height: 3fr; }
-    LiveScreen #right { height: 2fr; min-height: 4; border-top: solid $panel; }
+    LiveScreen #right { height: 2fr; min-height: 4; }
+    LiveScreen #log-state { background: $panel; }
+    LiveScreen.-short Plot { display: none; }
     LiveScreen.-wide #panes { layout: horizontal; }
     LiveScreen.-wide #left { width: 3fr; height: 1fr; }
-    LiveScreen.-wide #right { width: 2fr; height: 1fr; border-top: none; border-left: solid $panel; }
+    LiveScreen.-wide #right { width: 2fr; height: 1fr; border-left: solid $panel; }
     LiveScreen #workers { height: 4; border-top: solid $panel; }
     LiveScreen Plot:focus, LiveScreen LineLog:focus { background-tint: $foreground 4%; }
     """
@@ -127,6 +129,7 @@ class LiveScreen(ConsoleScreen):
                     COLUMNS, self._rows, empty="waiting for workers", sort="worker", id="workers"
                 )
             with Vertical(id="right"):
+                yield Line(id="log-state")
                 yield LineLog(id="log")
                 yield FilterBar(id="filter")
 
@@ -167,6 +170,7 @@ class LiveScreen(ConsoleScreen):
         log = self.query_one("#log", LineLog)
         log.append(model.take_log())
         log.flush()
+        self.query_one("#log-state", Line).show(log.state_words())
         self.query_one("#filter", FilterBar).set_count(*log.counts)
         table = self.query_one("#workers", LineTable)
         height = min(len(model.workers), self._room_for_workers) + 2
@@ -240,7 +244,10 @@ class LiveScreen(ConsoleScreen):
         if tests:
             at, losses = [x for x, _y in tests], [y for _x, y in tests]
             curves.append(Curve(_("test"), "T", _TEST_COLOUR, at, losses, thick=True))
-        self.query_one("#plot", Plot).show(curves, list(places.values()), _(axis))
+        label = _("seconds" if axis == "time" else axis)
+        chosen = self.query_one("#workers", LineTable).current
+        named = self.model.workers[chosen].label if chosen in self.model.workers else None
+        self.query_one("#plot", Plot).show(curves, list(places.values()), label, named)
 
     def _tell_alarms(self) -> None:
         new = self.model.alarms[self._num_alarms :]
@@ -286,7 +293,11 @@ class LiveScreen(ConsoleScreen):
             if model.num_finished
             else _("No round is complete: there is no model to keep.")
         )
-        stopped = _("{n} workers stop within a batch.", n=model.num_here)
+        here = model.num_here
+        words = (
+            "One worker stops within a batch." if here == 1 else "{n} workers stop within a batch."
+        )
+        stopped = _(words, n=here)
         answers = [("abort", _("Abort now"))]
         if Request.STOP in model.allowed:
             answers.append(("stop", _("Stop after this round")))
@@ -335,6 +346,7 @@ class LiveScreen(ConsoleScreen):
             self.minimize()
         elif self.focused is not None:
             self.maximize(self.focused)
+            self.post_message(Notice(_("z or Esc brings the other panes back")))
 
     def action_open_page(self) -> None:
         from fedconsole.tui.screens.run_page import RunPage
@@ -386,6 +398,9 @@ class LiveScreen(ConsoleScreen):
             self.post_message(Notice(f"{path}: {error.strerror}", "error"))
             return
         self.post_message(Notice(_("log saved: {path}", path=path)))
+
+    def names(self) -> Mapping[str, str]:
+        return {"RUN": self.run_id}
 
     def copy_text(self) -> str | None:
         return self.run_id

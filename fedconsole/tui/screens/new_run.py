@@ -151,6 +151,10 @@ class _Workers:
         return {"name": record.name if record else "", "address": key}
 
 
+def _is_file(path: str) -> bool:
+    return Path(path).expanduser().is_file()
+
+
 def _num_examples(record: DeviceRecord, dataset: str | None) -> int | None:
     cards = [card for card in record.datasets if dataset in (None, card.name)]
     return sum(card.num_examples for card in cards) if cards else None
@@ -276,6 +280,8 @@ class NewRunScreen(ConsoleScreen):
         self.trials.clear()
         self._verdict = ""
         self._plan, problems = self.state.read()
+        if self._plan and self._plan.task.endswith(".py") and not _is_file(self._plan.task):
+            self._plan, problems = None, {"task": _("there is no such file here")}
         for field in self.query(FormField):
             field.show_problem(problems.get(field.spec.name))
         self._show_foot(problems)
@@ -284,7 +290,7 @@ class NewRunScreen(ConsoleScreen):
     def _show_foot(self, problems: Mapping[str, str]) -> None:
         missing = self.query_one("#missing", Static)
         if problems:
-            wrong = [problems[""]] if "" in problems else []
+            wrong = [_(problems[""])] if "" in problems else []
             labels = {spec.name: _(spec.label) for spec in FIELDS}
             named = [labels[name] for name in problems if name]
             if named:

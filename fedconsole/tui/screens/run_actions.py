@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -48,6 +48,10 @@ class RunActions(ConsoleScreen):
     def chosen(self) -> RunSummary | None:
         """The run that the keys act on."""
         return None
+
+    def names(self) -> Mapping[str, str]:
+        summary = self.chosen()
+        return {} if summary is None else {"RUN": summary.run}
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("replay", "clone", "export"):

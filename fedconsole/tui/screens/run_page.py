@@ -370,6 +370,6 @@ def _round_cells(row: RoundSummary) -> dict[str, object]:
 
 
 def _training(model: RunModel) -> Iterator[Curve]:
-    for index, row in enumerate(model.workers.values()):
+    for index, row in enumerate(sorted(model.workers.values(), key=lambda row: row.name)):
         colour = SERIES[index % len(SERIES)]
         yield Curve(row.label, row.letter, colour, row.series.rounds, row.series.losses)

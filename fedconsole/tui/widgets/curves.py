@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 from pi_daemon.protocol.text import clean
 
 MAX_NAMED: Final = 8
+_BAND_SIGNS: Final = {"min": "-", "median": "~", "max": "+"}
 _WIDTH, _HEIGHT, _MARGIN = 800, 400, 56
 
 
@@ -64,7 +65,8 @@ def band(curves: Sequence[Curve], num_points: int = 200) -> list[Curve]:
     }
     colours = {"min": "#56b4e9", "median": "#e69f00", "max": "#d55e00"}
     return [
-        Curve(name, name[:3], colours[name], xs.tolist(), ys.tolist()) for name, ys in rows.items()
+        Curve(name, _BAND_SIGNS[name], colours[name], xs.tolist(), ys.tolist())
+        for name, ys in rows.items()
     ]
 
 

@@ -24,7 +24,9 @@ class FilterBar(Horizontal):
     ]
     DEFAULT_CSS = """
     FilterBar { height: 1; display: none; background: $panel; }
-    FilterBar > Input { height: 1; border: none; padding: 0; background: $panel; width: 1fr; }
+    FilterBar > Input, FilterBar > Input:focus {
+        height: 1; border: none; padding: 0; background: $panel; width: 1fr;
+    }
     FilterBar > Static { height: 1; width: auto; padding: 0 1; }
     """
 
@@ -55,7 +57,11 @@ class FilterBar(Horizontal):
 
     def compose(self) -> ComposeResult:
         yield Static("/", markup=False)
-        yield Input(select_on_focus=False)
+        yield Input(
+            placeholder=_("word, !word, ~regex, field:word; Enter keeps, Esc clears"),
+            select_on_focus=False,
+            compact=True,
+        )
         yield Static("", id="count", markup=False)
 
     @property

@@ -45,12 +45,26 @@ EVERYTHING: Final = Filter()
 
 def parse(text: str) -> Filter:
     """Raises FilterError."""
-    try:
-        words = shlex.split(text)
-    except ValueError:
-        words = text.split()
-    needles = [word.lower() for word in words if word[0] not in "!~" and ":" not in word]
+    words = _words(text)
+    needles = [word.lower() for word in words if word[0] not in "!~" and not _is_of_field(word)]
     return Filter(text, [_test(word) for word in words], tuple(needles))
+
+
+def _words(text: str) -> list[str]:
+    lexer = shlex.shlex(text, posix=True)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    # A backslash belongs to a regular expression.
+    lexer.escape = ""
+    try:
+        return [word for word in lexer if word]
+    except ValueError:
+        return text.split()  # a quote that is not closed yet
+
+
+def _is_of_field(word: str) -> bool:
+    name, colon, wanted = word.partition(":")
+    return bool(colon and name.isalpha() and wanted)
 
 
 def _test(word: str) -> _Test:
@@ -60,21 +74,27 @@ def _test(word: str) -> _Test:
     if word.startswith("~"):
         pattern = _compile(word[1:])
         return lambda fields: any(pattern.search(value) for value in fields.values())
-    name, colon, wanted = word.partition(":")
-    if colon and name.isalpha() and wanted:
-        return _field_test(name.lower(), wanted)
+    if _is_of_field(word):
+        return _field_test(word)
+    return _anywhere(word)
+
+
+def _anywhere(word: str) -> _Test:
     holds = _holder(word)
     return lambda fields: any(holds(value) for value in fields.values())
 
 
-def _field_test(name: str, wanted: str) -> _Test:
+def _field_test(word: str) -> _Test:
+    name, _colon, wanted = word.partition(":")
+    name = name.lower()
     if name == _LEVEL_FIELD and (least := _level(wanted)) is not None:
         return lambda fields: (_level(fields.get(name, "")) or 0) >= least
     if wanted.startswith("~"):
         pattern = _compile(wanted[1:])
         return lambda fields: pattern.search(fields.get(name, "")) is not None
-    holds = _holder(wanted)
-    return lambda fields: holds(fields.get(name, ""))
+    holds, anywhere = _holder(wanted), _anywhere(word)
+    # kitchen:10002 is an address, not a field.
+    return lambda fields: holds(fields[name]) if name in fields else anywhere(fields)
 
 
 def _holder(word: str) -> Callable[[str], bool]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich.text import Text
 from textual.widget import Widget
@@ -19,6 +20,7 @@ from fedconsole.tui.theme import style
 _BAR_CELLS: Final = 24
 _NARROW: Final = 100
 _NAMED: Final = 4
+_GAP: Final = "  "
 _PHASE_SIGNS: Final = {
     RunPhase.TRAINING: "running",
     RunPhase.CLOSING: "running",
@@ -44,56 +46,75 @@ _PHASE_ROLES: Final = {
 
 def first_line(model: RunModel, widget: Widget, now: datetime, mode: str = "") -> Text:
     """Which run, how far, how long. `mode` says that it is a replay."""
-    text = Text(no_wrap=True)
-    text.append(f" {model.run or '…'}", "bold")
-    text.append(f" {fit(model.task, 16)}  ")
     total = model.num_rounds
-    text.append(_("round {n}/{of}", n=model.round, of=total if total else "?"))
+    parts = [
+        _Part(0, Text(model.run or "…", "bold")),
+        _Part(4, Text(fit(model.task, 16))),
+        _Part(0, Text(_("round {n}/{of}", n=model.round, of=total if total else "?"))),
+    ]
     if model.epoch and model.plan.get("epochs"):
-        text.append(_(" epoch {n}/{of}", n=model.epoch, of=model.plan["epochs"]))
+        parts.append(_Part(5, Text(_("epoch {n}/{of}", n=model.epoch, of=model.plan["epochs"]))))
     if (share := model.share()) is not None:
         cells = _BAR_CELLS if widget.size.width >= _NARROW else _BAR_CELLS // 2
         full = round(share * cells)
-        text.append(" " + glyph("bar_full") * full, style(widget, "accent"))
-        text.append(glyph("bar_empty") * (cells - full), style(widget, "dim"))
-        text.append(f" {100 * share:.0f}%")
-    eta = model.eta_s(now)
+        bar = Text(glyph("bar_full") * full, style(widget, "accent"))
+        bar.append(glyph("bar_empty") * (cells - full), style(widget, "dim"))
+        parts += [_Part(3, bar), _Part(0, Text(f"{100 * share:.0f}%"))]
     if not model.is_finished:
-        text.append("  ETA ")
-        text.append("—" if eta is None else f"{span(eta[0])} (±{eta[1]:.0f} s)")
-    text.append(f"  {_('elapsed')} {span(model.elapsed_s(now))}")
+        eta = model.eta_s(now)
+        parts.append(_Part(0, Text(f"ETA {'—' if eta is None else span(eta[0])}")))
+        if eta is not None:
+            parts.append(_Part(6, Text(f"(±{span(eta[1])})")))
+    parts.append(_Part(1, Text(f"{_('elapsed')} {span(model.elapsed_s(now))}")))
     if mode:
-        text.append(f"  {mode}", style(widget, "warning"))
-    return text
+        parts.append(_Part(0, Text(mode, style(widget, "warning"))))
+    return _fitted(parts, widget.size.width)
 
 
 def second_line(model: RunModel, widget: Widget) -> Text:
     """How well, how fast, who is there, and the phase."""
-    text = Text(no_wrap=True)
     sign = glyph(_PHASE_SIGNS.get(model.phase, "new"))
-    text.append(
-        f" {sign} {_phase_words(model)}  ", style(widget, _PHASE_ROLES.get(model.phase, "title"))
-    )
-    losses = [row.loss for row in model.rounds]
-    text.append(f"loss {number(model.loss)}{_trend([*losses, model.loss])}  ")
+    look = style(widget, _PHASE_ROLES.get(model.phase, "title"))
+    has_loss = any(row.num_steps for row in model.workers.values())
+    loss = number(model.loss) if has_loss else "-"
+    trend = _trend([*(row.loss for row in model.rounds), model.loss])
+    parts = [
+        _Part(0, Text(f"{sign} {_phase_words(model)}", look)),
+        _Part(0, Text(f"{_('loss')} {loss}{trend}")),
+    ]
     if model.tests:
         last = model.tests[-1]
-        text.append(f"{_('test')} {number(last.loss)}{_trend([t.loss for t in model.tests])}  ")
+        trend = _trend([test.loss for test in model.tests])
+        parts.append(_Part(4, Text(f"{_('test')} {number(last.loss)}{trend}")))
         if last.accuracy is not None:
             trend = _trend([test.accuracy for test in model.tests])
-            text.append(f"{_('accuracy')} {percent(last.accuracy)}{trend}  ")
-    text.append(
-        _(
-            "workers {here}/{all}, need {need}",
-            here=model.num_here,
-            all=len(model.workers),
-            need=model.quorum,
-        )
-    )
-    text.append(f"  {model.examples_per_s:.0f} ex/s  ")
-    text.append(f"{glyph('send')}{size(model.bytes_sent)} ")
-    text.append(f"{glyph('receive')}{size(model.bytes_received)}")
-    return text
+            parts.append(_Part(0, Text(f"{_('acc')} {percent(last.accuracy)}{trend}")))
+    here, wanted = model.num_here, len(model.workers)
+    words = _("workers {here}/{all}, need {need}", here=here, all=wanted, need=model.quorum)
+    sent, received = size(model.bytes_sent), size(model.bytes_received)
+    parts += [
+        _Part(1, Text(words)),
+        _Part(2, Text(f"{model.examples_per_s:.0f} {_('ex/s')}")),
+        _Part(3, Text(f"{glyph('send')}{sent} {glyph('receive')}{received}")),
+    ]
+    return _fitted(parts, widget.size.width)
+
+
+class _Part(NamedTuple):
+    priority: int
+    """Where there is no room for all, the highest number goes first; 0 stays."""
+    text: Text
+
+
+def _fitted(parts: Sequence[_Part], width: int) -> Text:
+    """As many parts as have room, two cells apart."""
+    left = list(parts)
+    while sum(part.text.cell_len + len(_GAP) for part in left) > width:
+        last = max(left, key=lambda part: part.priority)
+        if last.priority == 0:
+            break
+        left.remove(last)
+    return Text(" ", no_wrap=True) + Text(_GAP).join(part.text for part in left)
 
 
 def banner(model: RunModel, widget: Widget, now: datetime) -> Text | None:
@@ -113,9 +134,10 @@ def banner(model: RunModel, widget: Widget, now: datetime) -> Text | None:
     for row in lost[:_NAMED]:
         assert row.lost_at is not None
         gone = span((now - row.lost_at).total_seconds())
-        parts.append(
-            _("{worker} lost {gone}, retrying ({n})", worker=row.label, gone=gone, n=row.num_lost)
-        )
+        words = "{worker} lost {gone}, retrying"
+        if row.num_lost > 1:
+            words = "{worker} lost {gone}, retrying; lost {n} times"
+        parts.append(_(words, worker=row.label, gone=gone, n=row.num_lost))
     if len(lost) > _NAMED:
         parts.append(_("{n} more lost", n=len(lost) - _NAMED))
     if lost and model.have is None:

@@ -13,6 +13,7 @@ from typing import ClassVar, Final
 from rich.cells import cell_len, chop_cells
 from rich.segment import Segment
 from rich.style import Style
+from rich.text import Text
 from textual.geometry import Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
@@ -59,6 +60,7 @@ class LogRecord:
 
 
 class LineLog(ScrollView, can_focus=True):
+    PANE: ClassVar = "Log"
     BINDINGS: ClassVar = [
         key("/", "want_filter", "Filter"),
         key("space", "toggle_follow", "Hold or follow", show=False),
@@ -164,6 +166,17 @@ class LineLog(ScrollView, can_focus=True):
     def counts(self) -> tuple[int, int]:
         """Lines that pass the filter, and all."""
         return len(self._shown), len(self._records)
+
+    def state_words(self) -> Text:
+        """From which level on, whether it follows, and how times are shown."""
+        text = Text(f" {_('log')}", style(self, "title"), no_wrap=True)
+        level = _WORDS[self._least]
+        follow = _("follows") + f" {glyph('down')}" if self._is_following else _("held")
+        times = _("since the start") if self._is_relative else _("time of day")
+        wrap = _("wrapped") if self._wraps else ""
+        words = [_("from {level}", level=level), follow, times, wrap]
+        text.append("  " + "  ".join(filter(None, words)), style(self, "dim"))
+        return text
 
     @property
     def least(self) -> Level:

@@ -64,6 +64,7 @@ class RowSource(Protocol):
 
 
 class LineTable(ScrollView, can_focus=True):
+    PANE: ClassVar = "Table"
     BINDINGS: ClassVar = [
         key("up,k", "move(-1)", "Up", show=False),
         key("down,j", "move(1)", "Down", show=False),

@@ -23,11 +23,13 @@ _WINDOWS: Final = (1.0, 0.5, 0.25, 0.1)
 _WIDE: Final = 100
 _AXIS_CELLS: Final = 8
 _END_CELLS: Final = 5
+_MARK_GAP: Final = 8
 
 
 class Plot(Widget, can_focus=True):
     """Shows up to eight curves by name and colour, more as a band; letters stand at their ends."""
 
+    PANE: ClassVar = "Plot"
     BINDINGS: ClassVar = [
         key("l", "log_y", "Logarithmic scale", show=False),
         key("m", "smoothing", "Smoothing", show=False),
@@ -51,6 +53,7 @@ class Plot(Widget, can_focus=True):
         self._curves: Sequence[Curve] = ()
         self._marks: Sequence[float] = ()
         self._x_label = "step"
+        self._chosen: str | None = None
         self._wants_log: bool | None = None
         """None: logarithmic where the losses span two powers of ten, as in most first rounds."""
         self._is_log = False
@@ -62,10 +65,20 @@ class Plot(Widget, can_focus=True):
         self._lines: list[Strip] = []
 
     def show(
-        self, curves: Sequence[Curve], marks: Sequence[float] = (), x_label: str = "step"
+        self,
+        curves: Sequence[Curve],
+        marks: Sequence[float] = (),
+        x_label: str = "step",
+        chosen: str | None = None,
     ) -> None:
-        """From the next flush on. `marks` are places on the x axis, such as the ends of rounds."""
+        """From the next flush on.
+
+        Args:
+            marks: places on the x axis, such as the ends of rounds.
+            chosen: the curve that is drawn by itself when many become a band.
+        """
         self._curves, self._marks, self._x_label = curves, marks, x_label
+        self._chosen = chosen
         self._is_dirty = True
 
     def flush(self) -> None:
@@ -106,7 +119,9 @@ class Plot(Widget, can_focus=True):
     def _prepared(self) -> list[Curve]:
         thin = [curve for curve in self._curves if not curve.thick]
         thick = [curve for curve in self._curves if curve.thick]
-        shown = thin if len(thin) <= MAX_NAMED else band(thin)
+        shown = thin
+        if len(thin) > MAX_NAMED:
+            shown = [*band(thin), *(curve for curve in thin if curve.name == self._chosen)]
         weight = _SMOOTHINGS[self._smoothing]
         return [*(smoothed(curve, weight) for curve in shown), *thick]
 
@@ -127,7 +142,7 @@ class Plot(Widget, can_focus=True):
             segments.append(Segment(f" {label}{value} ", base + Style(color=curve.colour)))
         hints = [self._x_label]
         if reading:
-            hints.append(f"{self._x_label} {reading['']:.6g}")
+            hints.append(f"{self._x_label} {reading['']:.1f}")
         if self._is_log:
             hints.append(_("log"))
         if self._smoothing:
@@ -159,10 +174,10 @@ class Plot(Widget, can_focus=True):
     ) -> Strip:
         base = self.rich_style
         dim = base + style(self, "dim")
-        axis = f"{'' if label is None else f'{label:.4g}':>{_AXIS_CELLS - 1}}"
+        axis = f"{'' if label is None else _axis_label(label):>{_AXIS_CELLS - 1}}"
         line = "│" if label is None else "┤"
-        segments = [Segment(axis[: _AXIS_CELLS - 1], dim), Segment(line, dim)]
-        marks = {self._column(frame, mark, picture.width) for mark in self._marks}
+        segments = [Segment(axis, dim), Segment(line, dim)]
+        marks = self._mark_columns(frame, picture.width)
         reader = None if self._reader is None else self._reader // 2
         for x in range(picture.width):
             bits, owner = picture.dots[y][x], picture.owners[y][x]
@@ -179,6 +194,17 @@ class Plot(Widget, can_focus=True):
             letter = curves[index].letter[:1]
             segments.append(Segment(letter, base + Style(color=curves[index].colour, bold=True)))
         return Strip(segments).simplify()
+
+    def _mark_columns(self, frame: Frame, width: int) -> set[int]:
+        """Where marks are drawn: as many as leave the curves to be seen."""
+        columns: set[int] = set()
+        last = -_MARK_GAP
+        for mark in self._marks:
+            column = self._column(frame, mark, width)
+            if 0 <= column < width and column - last >= _MARK_GAP:
+                columns.add(column)
+                last = column
+        return columns
 
     def _column(self, frame: Frame, x: float, width: int) -> int:
         return int((x - frame.left) / (frame.right - frame.left) * (width - 1))
@@ -216,3 +242,9 @@ class Plot(Widget, can_focus=True):
     def _redraw(self) -> None:
         self._is_dirty = True
         self.flush()
+
+
+def _axis_label(value: float) -> str:
+    """At most seven cells."""
+    text = f"{value:.4g}"
+    return text if len(text) < _AXIS_CELLS else f"{value:.0e}"

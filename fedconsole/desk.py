@@ -42,9 +42,13 @@ class RealDesk:
         self._engines: list[subprocess.Popen[bytes]] = []
         """Kept, so that ended ones do not stay as zombies."""
         self._watcher: Watcher | None = None
+        self._added: list[str] = []
+        """Addresses that were typed before there was a watcher."""
 
     async def watch(self) -> None:
         self._watcher = await asyncio.to_thread(self._make_watcher)
+        for address in self._added:
+            self._watcher.add(address)
         await self._watcher.run()
 
     def _make_watcher(self) -> Watcher:
@@ -56,6 +60,10 @@ class RealDesk:
     def add_device(self, address: str) -> None:
         if self._watcher is not None:
             self._watcher.add(address)
+        else:
+            from fedconsole.fleet.device import parse_address
+
+            self._added.append(parse_address(address))
 
     def clock(self) -> float:
         return time.monotonic()
@@ -105,9 +113,17 @@ class RealDesk:
         from fedconsole.engine.launch import new_run_id, start_engine
 
         run = new_run_id()
-        self._engines = [engine for engine in self._engines if engine.poll() is None]
-        self._engines.append(await asyncio.to_thread(start_engine, run, plan))
+        self._keep(await asyncio.to_thread(start_engine, run, plan))
         return run
+
+    async def take_up(self, run: str) -> None:
+        from fedconsole.engine.launch import take_up_engine
+
+        self._keep(await asyncio.to_thread(take_up_engine, run))
+
+    def _keep(self, started: subprocess.Popen[bytes]) -> None:
+        self._engines = [engine for engine in self._engines if engine.poll() is None]
+        self._engines.append(started)
 
     async def preflight(self, plan: Plan) -> AsyncIterator[Line]:
         from fedconsole.engine.launch import new_run_id, start_engine

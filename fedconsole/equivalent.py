@@ -56,7 +56,9 @@ def _differing(plan: Plan, configured: Mapping[str, object]) -> Iterator[tuple[s
         if value is None:
             continue
         # A rival that is set elsewhere would win over a default; one that is said, over what is set.
-        is_said = name in changed or RIVALS.get(name) in {*configured, *changed}
+        rival = RIVALS.get(name)
+        is_unset = rival in configured and name not in configured
+        is_said = name in changed or rival in changed or is_unset
         # A task with an optimizer of its own takes it unless one is named.
         is_said |= name == "optimizer" and bool(task_defaults(plan.task))
         is_empty = name in ("workers", "virtual") and not value

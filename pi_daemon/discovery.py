@@ -19,6 +19,7 @@ import msgspec
 
 from pi_daemon.paths import make_private, runtime_dir
 from pi_daemon.protocol.messages import DeviceState
+from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
     from zeroconf import ServiceInfo
@@ -88,7 +89,7 @@ class Announcement:
 
     def __init__(self, device_id: str, worker_name: str, address: str, port: int) -> None:
         self._device_id = device_id
-        self._name = worker_name
+        self._name = clean(worker_name, 64)
         self._address = address
         self._port = port
         self._state = asyncio.Event()

@@ -49,7 +49,7 @@ def print_rows(rows: Sequence[Row], columns: Sequence[str], output: Output) -> N
 
 def _print_table(rows: Sequence[Row], columns: Sequence[str]) -> None:
     cells = [
-        [column.upper().replace("_", " ") for column in columns],
+        [_title(column) for column in columns],
         *([_cell(row[column]) for column in columns] for row in rows),
     ]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
@@ -69,3 +69,8 @@ def _cell(value: object) -> str:
             return ", ".join(map(str, value)) or "-"
         case _:
             return str(value)
+
+
+def _title(column: str) -> str:
+    """A field's name in capitals; a run's id as it is typed."""
+    return column.upper().replace("_", " ") if column.isidentifier() else column

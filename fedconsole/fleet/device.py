@@ -60,6 +60,10 @@ def parse_address(text: str) -> str:
     if ":" in host and not _is_ipv6(host):
         host = ""
     is_port = port.isascii() and port.isdigit() and 1 <= int(port) <= 65_535
-    if not host or not is_port or any(c in "/@?#[]'\"" or c.isspace() for c in host):
+    if (
+        not host
+        or not is_port
+        or any(c in "/@?#[]'\"" or not c.isprintable() or c.isspace() for c in host)
+    ):
         raise UsageError(f"{text!r} is no address; expected HOST:PORT, such as 192.168.0.52:{PORT}")
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -20,7 +20,7 @@ from fedconsole.tui.frame import MODES, ConsoleScreen
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.opening import Opening
-from fedconsole.tui.theme import DEFAULT, THEMES
+from fedconsole.tui.theme import DEFAULT, OWN_COLOURS, THEMES
 from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class FedconsoleApp(App[None]):
         self._has_bell = has_bell
         for known in THEMES:
             self.register_theme(known)
-        self.theme = theme
+        # Without colours the terminal's own are all alike.
+        self.theme = DEFAULT if self.no_color and theme == OWN_COLOURS else theme
         for mode, make in _SCREENS.items():
             self.add_mode(mode, self._maker(make))
 

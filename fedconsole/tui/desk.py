@@ -62,6 +62,9 @@ class Desk(Protocol):
     async def start(self, plan: Plan) -> str:
         """Start a run and return its id. Raises FedconsoleError."""
 
+    async def take_up(self, run: str) -> None:
+        """Start another engine for a run whose own is gone. Raises FedconsoleError."""
+
     def preflight(self, plan: Plan) -> AsyncIterator[Line]:
         """A dry run: `preflight` lines, then `run.finished`."""
 

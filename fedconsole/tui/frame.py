@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple
@@ -224,7 +223,7 @@ def command_twin(offer: OfferedKey, screen: Screen[Any]) -> str:
     words = offer.binding.tooltip or ""
     if isinstance(screen, ConsoleScreen):
         for placeholder, name in screen.names().items():
-            words = words.replace(placeholder, shlex.quote(name))
+            words = words.replace(placeholder, name)
     return words
 
 
@@ -289,7 +288,7 @@ class ConsoleScreen(Screen[None]):
         return ()
 
     def names(self) -> Mapping[str, str]:
-        """What stands for RUN, NAME or HOST:PORT in the command lines that are shown."""
+        """What stands for RUN, NAME or DEVICE in the command lines that are shown; quoted for a shell."""
         return {}
 
     def copy_text(self) -> str | None:

@@ -14,7 +14,7 @@ from textual.screen import Screen
 
 from fedconsole.tui.frame import MODES, ConsoleScreen, all_keys, command_twin, key_label
 from fedconsole.tui.lang import _
-from fedconsole.tui.theme import THEMES
+from fedconsole.tui.theme import OWN_COLOURS, THEMES
 from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def _commands(app: FedconsoleApp, screen: Screen[Any]) -> Iterator[SystemCommand
             partial(app.show_device, record.key),
         )
     for theme in THEMES:
+        if app.no_color and theme.name == OWN_COLOURS:
+            continue
         yield SystemCommand(
             _("Theme: {name}", name=theme.name),
             f'[console] theme = "{theme.name}"',

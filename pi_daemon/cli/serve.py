@@ -20,6 +20,7 @@ import typer
 
 from pi_daemon.cli.refusal import parse_size, refuse
 from pi_daemon.protocol.limits import MAX_DATASETS, MAX_MODEL_BYTES, MAX_NAME, PORT
+from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
     from pi_daemon.data_store import DataStore
@@ -183,7 +184,7 @@ async def _serve(
     def on_listening(address: str, port: int) -> None:
         shown = f"[{address}]" if ":" in address else address
         print(
-            f"pi-daemon {hello.name} ({identity.short_id}) listens on ws://{shown}:{port}, "
+            f"pi-daemon {clean(hello.name, 64)} ({identity.short_id}) listens on ws://{shown}:{port}, "
             + (f"datasets: {held}" if held else "no dataset"),
             file=sys.stderr,
             flush=True,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_ZERO_WIDTH = frozenset("\u200b\u200c\u2060\ufeff\u00ad")
 _ZERO_WIDTH_JOINER = "\u200d"
 
 
@@ -24,13 +22,14 @@ def clean(text: str, limit: int = 512) -> str:
         elif char == _ZERO_WIDTH_JOINER:
             if kept and _is_symbol(kept[-1]) and _is_symbol(text[index + 1 : index + 2]):
                 kept.append(char)
-        elif not (char in _BIDI or char in _ZERO_WIDTH or unicodedata.category(char) in _UNSHOWN):
+        elif unicodedata.category(char) not in _UNSHOWN:
             kept.append(char)
     shown = "".join(kept)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
-_UNSHOWN = frozenset({"Cc", "Cs", "Co", "Cn"})
+_UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+"""Cf: what changes the direction, joins, separates or tags without being seen."""
 
 
 def _is_symbol(char: str) -> bool:

@@ -41,6 +41,7 @@ class PreparedDesk:
     folder: Path = Path("exports")
     requests: list[tuple[str, Request]] = field(default_factory=list)
     started: list[Plan] = field(default_factory=list)
+    taken_up: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     added: list[str] = field(default_factory=list)
     _grown: asyncio.Event = field(default_factory=asyncio.Event)
@@ -102,6 +103,12 @@ class PreparedDesk:
         run = f"20261123-{len(self.started):04x}"
         self.running.add(run)
         return run
+
+    async def take_up(self, run: str) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.taken_up.append(run)
+        self.running.add(run)
 
     async def preflight(self, plan: Plan) -> AsyncIterator[Line]:
         for line in self.preflight_lines:

@@ -16,6 +16,7 @@ from fedconsole.tui.dialogs.choice import Choice
 from fedconsole.tui.messages import CloneRun, Replay
 from fedconsole.tui.screens.compare import CompareScreen
 from fedconsole.tui.screens.history import HistoryScreen
+from fedconsole.tui.screens.live import LiveScreen
 from fedconsole.tui.screens.run_actions import FORMS
 from fedconsole.tui.screens.run_page import RunPage
 from tests.support.desk import NOW, PreparedDesk
@@ -297,3 +298,14 @@ async def test_exports_are_in_the_palette(desk: PreparedDesk) -> None:
         assert isawaitable(exporting)
         await exporting
     assert (desk.folder / "20261123-0005.csv").read_text() == report.csv_text(ROUNDS)
+
+
+async def test_a_run_whose_engine_is_gone_is_resumed_and_shown(desk: PreparedDesk) -> None:
+    async with opened(desk) as pilot:
+        assert "u Resume" not in text_of(pilot)
+        await press(pilot, "down")
+        assert "u Resume" in text_of(pilot)
+        await press(pilot, "u", ends="take_up")
+        assert "fedconsole resume 20261123-0004" in told(pilot)
+        assert isinstance(pilot.app.screen, LiveScreen)
+    assert desk.taken_up == ["20261123-0004"]

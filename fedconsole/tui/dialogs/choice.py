@@ -12,6 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
 from fedconsole.tui.keys import key
+from pi_daemon.protocol.text import clean
 
 
 class Choice(ModalScreen[str]):
@@ -45,13 +46,13 @@ class Choice(ModalScreen[str]):
 
     def compose(self) -> ComposeResult:
         with Vertical():
-            yield Static(self._title, classes="title", markup=False)
-            yield Static(self._text, markup=False)
+            yield Static(clean(self._title), classes="title", markup=False)
+            yield Static(clean(self._text), markup=False)
             with Horizontal():
                 for name, label in self._answers:
                     # A label that is no markup: it may hold a worker's name.
                     button = Button("", id=name)
-                    button.label = Content(label)
+                    button.label = Content(clean(label))
                     yield button
 
     def on_mount(self) -> None:

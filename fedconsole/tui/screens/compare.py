@@ -73,7 +73,9 @@ class CompareScreen(ConsoleScreen):
     def body(self) -> ComposeResult:
         yield Heading(id="title")
         yield Plot(empty="no evaluation to compare")
-        outcomes = LineTable(_OUTCOMES, self._outcomes, empty="reading…", id="outcomes")
+        outcomes = LineTable(
+            _OUTCOMES, self._outcomes, empty="reading…", filters=False, id="outcomes"
+        )
         # A line for the titles, and a free one.
         outcomes.styles.height = len(self._runs) + 2
         yield outcomes
@@ -81,7 +83,9 @@ class CompareScreen(ConsoleScreen):
             Column("option", "option", 16),
             *(Column(letter, letter, 14, flexible=True) for letter in _LETTERS[: len(self._runs)]),
         ]
-        yield LineTable(columns, self._options, empty="the plans are the same", id="options")
+        yield LineTable(
+            columns, self._options, empty="the plans are the same", filters=False, id="options"
+        )
 
     def on_mount(self) -> None:
         self.query_one(Plot).focus()

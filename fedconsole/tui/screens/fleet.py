@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from shlex import quote
 from typing import ClassVar
 
 from rich.text import Text
@@ -23,6 +24,7 @@ from fedconsole.tui.widgets.device_panel import DevicePanel
 from fedconsole.tui.widgets.device_rows import COLUMNS, PRESENCE_ROLES, DeviceRows
 from fedconsole.tui.widgets.filter_bar import FilterBar
 from fedconsole.tui.widgets.line_table import LineTable
+from pi_daemon.protocol.text import clean
 
 _EMPTY = (
     "No devices yet; still looking.\n"
@@ -42,7 +44,7 @@ class FleetScreen(ConsoleScreen):
     )
     BINDINGS: ClassVar = [
         key("d", "details", "Details", cli="fedconsole devices show NAME"),
-        key("n", "new_run", "New run with these", cli="fedconsole run --worker HOST:PORT"),
+        key("n", "new_run", "New run with these", cli="fedconsole run --worker DEVICE"),
         key("+", "add", "Add a device", cli="fedconsole run --worker HOST:PORT"),
     ]
     DEFAULT_CSS = """
@@ -94,7 +96,9 @@ class FleetScreen(ConsoleScreen):
         if self._table.marked:
             text.append(_("{n} marked", n=len(self._table.marked)) + "  ")
         if self.desk.inventory.notice:
-            text.append(f"{glyph('warning')} {self.desk.inventory.notice}", style(self, "warning"))
+            text.append(
+                f"{glyph('warning')} {clean(self.desk.inventory.notice)}", style(self, "warning")
+            )
         return text
 
     def show_device(self, key: str) -> None:
@@ -163,7 +167,9 @@ class FleetScreen(ConsoleScreen):
 
     def names(self) -> Mapping[str, str]:
         record = self.desk.inventory.records.get(self._table.current or "")
-        return {} if record is None else {"NAME": record.name, "HOST:PORT": record.address}
+        return (
+            {} if record is None else {"NAME": quote(record.name), "DEVICE": quote(record.address)}
+        )
 
     def copy_text(self) -> str | None:
         return self._table.copy_text()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from shlex import quote
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from rich.text import Text
@@ -192,7 +193,7 @@ class HistoryScreen(RunActions):
         "the Live screen as if it went on now."
     )
     BINDINGS: ClassVar = [
-        key("c", "compare", "Compare", cli="fedconsole runs compare RUN RUN"),
+        key("c", "compare", "Compare", cli="fedconsole runs compare RUNS"),
         *RunActions.BINDINGS,
         key("delete", "remove", "Delete", cli="fedconsole runs rm RUN"),
     ]
@@ -306,6 +307,10 @@ class HistoryScreen(RunActions):
         self.table.focus()
 
     # Keys
+
+    def names(self) -> Mapping[str, str]:
+        marked = [quote(run) for run in self.rows.keys() if run in self._marked]  # noqa: SIM118
+        return {"RUNS": " ".join(marked) or "RUN RUN"} | dict(super().names())
 
     def action_compare(self) -> None:
         from fedconsole.tui.screens.compare import CompareScreen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
+from shlex import quote
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual import on, work
@@ -21,6 +22,7 @@ from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.messages import Alarm, Echo, Notice
 from fedconsole.tui.run_model import AlarmRecord, RunModel
+from fedconsole.tui.screens.log_file import save_log
 from fedconsole.tui.theme import SERIES
 from fedconsole.tui.widgets.curves import MAX_NAMED, Curve
 from fedconsole.tui.widgets.filter_bar import FilterBar
@@ -29,6 +31,7 @@ from fedconsole.tui.widgets.line_log import LineLog
 from fedconsole.tui.widgets.line_table import LineTable
 from fedconsole.tui.widgets.plot import Plot
 from fedconsole.tui.widgets.worker_rows import COLUMNS, WorkerRows
+from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
     from fedconsole.tui.desk import Line as JournalLine
@@ -206,7 +209,7 @@ class LiveScreen(ConsoleScreen):
         if text is None and self._last_words:
             from rich.text import Text
 
-            text = Text(f" {self._last_words}", "bold", no_wrap=True)
+            text = Text(f" {clean(self._last_words)}", "bold", no_wrap=True)
         if line.display != (text is not None):
             line.display = text is not None
         if text is not None:
@@ -388,19 +391,11 @@ class LiveScreen(ConsoleScreen):
         bar.query_one(Input).value = f'worker:"{self.model.workers[event.key].label}"'
 
     @on(LineLog.SaveWanted)
-    def _save_log(self) -> None:
-        folder = self.desk.export_folder()
-        path = folder / f"{self.run_id}.log"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(self.query_one("#log", LineLog).matching_lines()) + "\n")
-        except OSError as error:
-            self.post_message(Notice(f"{path}: {error.strerror}", "error"))
-            return
-        self.post_message(Notice(_("log saved: {path}", path=path)))
+    def _save_log(self, event: LineLog.SaveWanted) -> None:
+        save_log(self, event.log, self.run_id)
 
     def names(self) -> Mapping[str, str]:
-        return {"RUN": self.run_id}
+        return {"RUN": quote(self.run_id)}
 
     def copy_text(self) -> str | None:
         return self.run_id

@@ -30,6 +30,7 @@ from fedconsole.tui.widgets.device_rows import PRESENCE_ROLES
 from fedconsole.tui.widgets.line_table import Column, LineTable
 from pi_daemon.protocol.text import clean
 
+_MAX_COMMAND: Final = 4_000
 _WORKER_COLUMNS: Final = (
     Column("name", "worker", 12, flexible=True),
     Column("state", "state", 10),
@@ -90,7 +91,7 @@ class FormField(Vertical):
     def show_problem(self, problem: str | None) -> None:
         error = self.query_one(".error", Static)
         if error.display or problem:
-            error.update(f"{glyph('failed')} {problem}" if problem else "")
+            error.update(f"{glyph('failed')} {clean(problem)}" if problem else "")
             error.display = problem is not None
 
 
@@ -115,7 +116,7 @@ class _Workers:
     def cells(self, key: str) -> Mapping[str, Text]:
         record = self._desk.inventory.records.get(key)
         if record is None:
-            return {"name": Text(key), "state": Text("-"), "note": self._note(key, None)}
+            return {"name": Text(clean(key, 80)), "state": Text("-"), "note": self._note(key, None)}
         state = presence(record, self._desk.clock())
         look = style(self._screen, PRESENCE_ROLES[state])
         return {
@@ -173,7 +174,7 @@ class NewRunScreen(ConsoleScreen):
         key("f5", "check", "Check", cli="fedconsole run --dry-run"),
         key("ctrl+l", "last_run", "Last run's settings"),
         key("ctrl+y", "copy_command", "Copy the command"),
-        key("ctrl+e", "write_file", "Write run.toml", cli="fedconsole run --config run.toml"),
+        key("f6", "write_file", "Write run.toml", cli="fedconsole run --config run.toml"),
     ]
     DEFAULT_CSS = """
     NewRunScreen #top { height: 1fr; }
@@ -194,6 +195,7 @@ class NewRunScreen(ConsoleScreen):
         self.trials: dict[str, Mapping[str, Any]] = {}
         """What the last check found, by address."""
         self._plan: Plan | None = None
+        self._problems: Mapping[str, str] = {}
         self._verdict = ""
         """Of the last check or start; gone with the next change."""
         self._is_busy = False
@@ -221,6 +223,7 @@ class NewRunScreen(ConsoleScreen):
                     empty="No devices found yet.\nSimulate some, or add one on the Fleet screen.",
                     sort="name",
                     marks=True,
+                    filters=False,
                     id="workers",
                 )
         with Vertical(id="foot"):
@@ -254,7 +257,7 @@ class NewRunScreen(ConsoleScreen):
     def _show_state(self) -> None:
         self._is_filling = True
         for field in self.query(FormField):
-            field.set_text(self.state.texts.get(field.spec.name, ""))
+            field.set_text(clean(self.state.texts.get(field.spec.name, "")))
         self.query_one("#workers", LineTable).set_marked(frozenset(self.state.workers))
         self._is_filling = False
         self._changed()
@@ -284,10 +287,12 @@ class NewRunScreen(ConsoleScreen):
             self._plan, problems = None, {"task": _("there is no such file here")}
         for field in self.query(FormField):
             field.show_problem(problems.get(field.spec.name))
-        self._show_foot(problems)
+        self._problems = problems
+        self._show_foot()
         self.refresh_bindings()
 
-    def _show_foot(self, problems: Mapping[str, str]) -> None:
+    def _show_foot(self) -> None:
+        problems = self._problems
         missing = self.query_one("#missing", Static)
         if problems:
             wrong = [_(problems[""])] if "" in problems else []
@@ -297,8 +302,10 @@ class NewRunScreen(ConsoleScreen):
                 wrong.append(_("to be mended: {fields}", fields=", ".join(named)))
             missing.update(Text(f"{glyph('failed')} {'; '.join(wrong)}", style(self, "warning")))
         else:
-            missing.update(self._verdict or Text(_("ready to start: F9"), style(self, "good")))
-        self.query_one("#command", Static).update(self.copy_text() or "")
+            missing.update(
+                clean(self._verdict) or Text(_("ready to start: F9"), style(self, "good"))
+            )
+        self.query_one("#command", Static).update(clean(self.copy_text() or "", _MAX_COMMAND))
         for name in ("start", "check"):
             self.query_one(f"#{name}", Button).disabled = self._plan is None or self._is_busy
 
@@ -391,12 +398,12 @@ class NewRunScreen(ConsoleScreen):
     def _set_busy(self, words: str) -> None:
         self._is_busy = True
         self._verdict = words
-        self._show_foot({})
+        self._show_foot()
 
     def _set_idle(self, verdict: str) -> None:
         self._is_busy = False
         self._verdict = verdict
-        self._show_foot({})
+        self._show_foot()
         self.refresh_bindings()
 
     def action_last_run(self) -> None:

@@ -1,4 +1,4 @@
-"""What can be done with one stored run, wherever it is shown: export, clone, replay."""
+"""What can be done with one stored run, wherever it is shown: resume, export, clone, replay."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
@@ -19,7 +20,7 @@ from fedconsole.tui.dialogs.choice import Choice
 from fedconsole.tui.frame import Command, ConsoleScreen
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
-from fedconsole.tui.messages import CloneRun, Echo, Notice, Replay
+from fedconsole.tui.messages import CloneRun, Echo, Notice, OpenRun, Replay
 
 if TYPE_CHECKING:
     from fedconsole.history import RunSummary
@@ -41,6 +42,7 @@ class RunActions(ConsoleScreen):
     # Capitals, too: the small ones mean something else while a log or a plot has the focus.
     BINDINGS: ClassVar = [
         key("r", "replay", "Replay", cli="fedconsole runs replay RUN"),
+        key("u", "take_up", "Resume", cli="fedconsole resume RUN"),
         key("l,L", "clone", "Clone", cli="fedconsole run ..."),
         key("e,E", "export", "Export", cli="fedconsole runs export RUN --markdown"),
     ]
@@ -51,11 +53,15 @@ class RunActions(ConsoleScreen):
 
     def names(self) -> Mapping[str, str]:
         summary = self.chosen()
-        return {} if summary is None else {"RUN": summary.run}
+        return {} if summary is None else {"RUN": quote(summary.run)}
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("replay", "clone", "export"):
             return True if self.chosen() is not None else None
+        if action == "take_up":
+            # Only a run whose engine is gone has something to resume.
+            summary = self.chosen()
+            return summary is not None and summary.state == "crashed"
         return True
 
     def action_replay(self) -> None:
@@ -74,6 +80,19 @@ class RunActions(ConsoleScreen):
             )
             return
         self.post_message(CloneRun(plan))
+
+    def action_take_up(self) -> None:
+        if (summary := self.chosen()) is not None:
+            self.run_worker(self._take_up(summary.run), group="take_up", exclusive=True)
+
+    async def _take_up(self, run: str) -> None:
+        try:
+            await self.desk.take_up(run)
+        except FedconsoleError as error:
+            self.post_message(Notice(str(error), "error"))
+            return
+        self.post_message(Echo(f"fedconsole resume {run}"))
+        self.post_message(OpenRun(run))
 
     def action_export(self) -> None:
         if (summary := self.chosen()) is not None:

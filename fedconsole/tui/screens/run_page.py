@@ -27,6 +27,7 @@ from fedconsole.tui.lang import _
 from fedconsole.tui.messages import Notice
 from fedconsole.tui.run_model import RunModel
 from fedconsole.tui.screens.fixed_rows import FixedRows
+from fedconsole.tui.screens.log_file import save_log
 from fedconsole.tui.screens.run_actions import RunActions
 from fedconsole.tui.screens.run_words import (
     duration_text,
@@ -300,7 +301,7 @@ class RunPage(RunActions):
         note = _("the whole plan") if self._shows_whole_plan else _("what is not the default")
         text.append(f"{note}\n", style(self, "dim"))
         for name, value in plan.items():
-            text.append(f"{name:<26} ", style(self, "title"))
+            text.append(f"{clean(name, 64):<26} ", style(self, "title"))
             text.append(f"{shown(value)}\n")
         facts = {
             _("model"): summary.model_path,
@@ -348,6 +349,9 @@ class RunPage(RunActions):
     def on_filter_bar_closed(self) -> None:
         if self._filtered is not None:
             self._filtered.focus()
+
+    def on_line_log_save_wanted(self, event: LineLog.SaveWanted) -> None:
+        save_log(self, event.log, self.run_id)
 
     def back(self) -> bool:
         if self.query_one(FilterBar).clear():

@@ -115,7 +115,7 @@ class DevicePanel(VerticalScroll):
 
 
 def _identity(record: DeviceRecord) -> Iterator[tuple[str, str]]:
-    yield "address", record.address
+    yield "address", clean(record.address, 80)
     yield "found by", record.device.source.value
     yield "device id", record.device_id or "-"
     if record.hello is None:

@@ -16,6 +16,7 @@ from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.lang import _
 from fedconsole.tui.run_model import RunModel
 from fedconsole.tui.theme import style
+from pi_daemon.protocol.text import clean
 
 _BAR_CELLS: Final = 24
 _NARROW: Final = 100
@@ -153,7 +154,7 @@ def _ending(model: RunModel, widget: Widget) -> Text:
     assert model.ending is not None
     text = sentence(model.ending)
     if path := model.ending.get("model_path"):
-        text += " " + _("Model: {path}", path=path)
+        text += " " + _("Model: {path}", path=clean(path))
     if model.num_finished:
         text += " " + _("Next: {command}", command=f"fedconsole runs show {model.run}")
     role = _PHASE_ROLES.get(model.phase, "title")

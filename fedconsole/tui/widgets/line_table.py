@@ -131,9 +131,13 @@ class LineTable(ScrollView, can_focus=True):
         sort: str | None = None,
         reverse: bool = False,
         marks: bool = False,
+        filters: bool = True,
         id: str | None = None,  # noqa: A002
     ) -> None:
-        """`sort` is a column's key; None keeps the source's order. `empty` is English."""
+        """`sort` is a column's key; None keeps the source's order. `empty` is English.
+
+        Where rows can be marked or filtered, the screen answers to Marked or FilterWanted.
+        """
         super().__init__(id=id)
         self.marked: frozenset[str] = frozenset()
         self._columns = columns
@@ -142,6 +146,7 @@ class LineTable(ScrollView, can_focus=True):
         self._sort = sort
         self._is_reversed = reverse
         self._has_marks = marks
+        self._has_filter = filters
         self._filter = EVERYTHING
         self._order: list[str] = []
         self._total = 0
@@ -374,6 +379,8 @@ class LineTable(ScrollView, can_focus=True):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("mark", "mark_all"):
             return self._has_marks
+        if action == "want_filter":
+            return self._has_filter
         return True
 
     def action_sort_next(self) -> None:

@@ -1,0 +1,361 @@
+"""What holds for every screen: the palette, the command-line twins, the keys, leaving, the sizes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import typer
+from textual.binding import Binding
+from textual.command import CommandPalette
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from fedconsole.cli.main import app as command_line
+from fedconsole.coordinator.phases import Request
+from fedconsole.errors import RefusedError
+from fedconsole.tui.app import FedconsoleApp
+from fedconsole.tui.dialogs.choice import Choice
+from fedconsole.tui.frame import ConsoleScreen, offered_keys
+from fedconsole.tui.opening import Opening
+from fedconsole.tui.screens.compare import CompareScreen
+from fedconsole.tui.screens.fleet import FleetScreen
+from fedconsole.tui.screens.history import HistoryScreen
+from fedconsole.tui.screens.live import LiveScreen, NoRunScreen
+from fedconsole.tui.screens.new_run import NewRunScreen
+from fedconsole.tui.screens.run_page import RunPage
+from tests.support.desk import PreparedDesk
+from tests.support.histories import (
+    JOURNAL,
+    ROUNDS,
+    a_run,
+    focused_label,
+    lines_of,
+    press,
+    settle,
+    text_of,
+    told,
+)
+from tests.tui.driving import BUSY, PAUSED, RUN, add_device, console, put_run, shows, until
+
+SCREENS: dict[str, tuple[type[ConsoleScreen], Opening, tuple[str, ...]]] = {
+    "fleet": (FleetScreen, Opening("fleet"), ()),
+    "new": (NewRunScreen, Opening("fleet"), ("n", "escape")),
+    "no-run": (NoRunScreen, Opening("live"), ()),
+    "live": (LiveScreen, Opening("live", RUN), ()),
+    "history": (HistoryScreen, Opening("history"), ("asterisk",)),
+    "run-page": (RunPage, Opening("history", "20261123-0001"), ()),
+    "compare": (CompareScreen, Opening("history"), ("asterisk", "c")),
+}
+"""Each with what opens it."""
+ONLY_SHOW = {
+    *("pane(1)", "pane(-1)", "other_metric", "next_axis", "zoom", "app.focus_next"),
+    *("replay_pause", "slower", "faster", "last_run", "copy_command"),
+}
+"""Actions that change the picture or the form, but no run, no device and no file."""
+every_screen = pytest.mark.parametrize("name", SCREENS)
+
+
+def a_desk() -> PreparedDesk:
+    """Two devices, three stored runs, and one that goes on."""
+    desk = PreparedDesk()
+    add_device(desk, "kitchen", "10.0.0.1:10002")
+    add_device(desk, "attic", "10.0.0.2:10002")
+    for summary in (a_run(1), a_run(2), a_run(3, "failed")):
+        desk.summaries[summary.run] = summary
+        desk.round_tables[summary.run] = ROUNDS
+        desk.journals[summary.run] = JOURNAL
+    put_run(desk, BUSY)
+    return desk
+
+
+@asynccontextmanager
+async def screen_of(
+    name: str, desk: PreparedDesk | None = None, size: tuple[int, int] = (160, 50)
+) -> AsyncIterator[Pilot[None]]:
+    kind, opening, keys = SCREENS[name]
+    async with console(desk or a_desk(), opening, size) as pilot:
+        for key in keys:
+            await press(pilot, key)
+        await until(pilot, lambda: type(pilot.app.screen) is kind)
+        yield pilot
+
+
+def entries(pilot: Pilot[None]) -> set[tuple[str, str]]:
+    """Titles and helps of the palette."""
+    app = pilot.app
+    return {(entry.title, entry.help) for entry in app.get_system_commands(app.screen)}
+
+
+def twin_pattern(tooltip: str) -> str:
+    """A command line with whatever is chosen on the screen in the place of RUN and the like."""
+    return re.sub("RUNS|RUN|NAME|DEVICE", r"\\S.*", re.escape(tooltip))
+
+
+def bindings_of(kind: type[ConsoleScreen]) -> list[Binding]:
+    """Its own, without those of all screens."""
+    return [binding for binding in kind.BINDINGS if isinstance(binding, Binding)]
+
+
+# The palette, and the command line that does the same
+
+
+def require_command(text: str) -> None:
+    """Check that `fedconsole` knows the sub-command, its arguments and its options.
+
+    Raises:
+        AssertionError: it does not.
+    """
+    program, *words = shlex.split(text.partition(" > ")[0])
+    assert program == "fedconsole"
+    command: Any = typer.main.get_command(command_line)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    assert words == [] or not getattr(command, "commands", {}), f"{text}: no such command"
+    options = {opt: param for param in command.params for opt in param.opts if opt[0] == "-"}
+    num_arguments = 0
+    while words:
+        word = words.pop(0)
+        if word == "...":
+            continue
+        if not word.startswith("-"):
+            num_arguments += 1
+            continue
+        assert word in options, f"{text}: no option {word}"
+        if not options[word].is_flag:
+            assert words, f"{text}: {word} without a value"
+            words.pop(0)
+    arguments = [param for param in command.params if param.opts[0][0] != "-"]
+    most = sum(1 if param.nargs > 0 else 100 for param in arguments)
+    assert num_arguments <= most, f"{text}: {num_arguments} arguments"
+
+
+def test_commands_that_are_not_there_are_noticed() -> None:
+    for text in (
+        "fedconsole pauze RUN",
+        "fedconsole runs shows RUN",
+        "fedconsole pause RUN --hard",
+        "fedconsole doctor RUN",
+        "fedconsole run --worker",
+    ):
+        with pytest.raises(AssertionError):
+            require_command(text)
+
+
+@every_screen
+async def test_every_action_of_a_screen_is_in_the_palette(name: str) -> None:
+    async with screen_of(name) as pilot:
+        screen = pilot.app.screen
+        found = entries(pilot)
+        own = {
+            (binding.action, binding.description, binding.tooltip)
+            for binding in bindings_of(SCREENS[name][0])
+            if screen.check_action(binding.action.partition("(")[0], ()) is not False
+        }
+        offered = {
+            (offer.binding.action, offer.binding.description, offer.binding.tooltip)
+            for offer in offered_keys(screen)
+        }
+        assert own <= offered
+        missing = [
+            action
+            for action, title, tooltip in offered
+            if not any(
+                words in (title, f"{title} (not possible now)")
+                and re.search(f"{twin_pattern(tooltip)}$", help_text)
+                for words, help_text in found
+            )
+        ]
+        # These two would only close the palette again.
+        assert set(missing) <= {"palette", "back"}
+
+
+@every_screen
+async def test_what_acts_on_a_run_or_a_device_names_a_command_line_that_exists(name: str) -> None:
+    kind, _opening, _keys = SCREENS[name]
+    bindings = bindings_of(kind)
+    assert [b.action for b in bindings if not b.tooltip and b.action not in ONLY_SHOW] == []
+    for binding in bindings:
+        if binding.tooltip:
+            require_command(binding.tooltip)
+    async with screen_of(name) as pilot:
+        for _title, help_text in entries(pilot):
+            if "fedconsole " in help_text:
+                require_command("fedconsole " + help_text.partition("fedconsole ")[2])
+
+
+async def test_the_palette_carries_out_what_is_chosen_in_it() -> None:
+    desk = a_desk()
+    async with screen_of("live", desk) as pilot:
+        await press(pilot, "colon")
+        assert isinstance(pilot.app.screen, CommandPalette)
+        await press(pilot, *"Pause")
+        await shows(pilot, "fedconsole pause ")
+        await press(pilot, "enter")
+        await until(pilot, lambda: desk.requests)
+        assert desk.requests == [(RUN, Request.PAUSE)]
+
+
+async def test_the_palette_opens_runs_devices_modes_and_themes() -> None:
+    async with screen_of("fleet") as pilot:
+        found = entries(pilot)
+        assert found >= {
+            ("Open run 20261123-0003", "fedconsole runs show 20261123-0003"),
+            ("Device attic", "fedconsole devices show attic"),
+            ("Go to History", ""),
+            ("Theme: fed-light", '[console] theme = "fed-light"'),
+        }
+        chosen = {c.title: c.callback for c in pilot.app.get_system_commands(pilot.app.screen)}
+        await chosen["Open run 20261123-0003"]()
+        page = pilot.app.screen
+        assert isinstance(page, RunPage)
+        assert page.run_id == "20261123-0003"
+        await chosen["Device kitchen"]()
+        await shows(pilot, "fedconsole devices show kitchen")
+        chosen["Theme: fed-light"]()
+        assert pilot.app.theme == "fed-light"
+
+
+# Keys
+
+
+@every_screen
+async def test_no_letter_of_a_screen_is_hidden_by_the_widget_with_the_focus(name: str) -> None:
+    async with screen_of(name) as pilot:
+        screen = pilot.app.screen
+        assert isinstance(screen, ConsoleScreen)
+        hidden = []
+        # Fields take every letter as text.
+        for widget in [widget for widget in screen.focus_chain if not isinstance(widget, Input)]:
+            widget.focus()
+            await settle(pilot)
+            active = screen.active_bindings
+            for node in (screen, pilot.app):
+                for action, keys in letters_of(node).items():
+                    if all(active[key].node is not node for key in keys if key in active):
+                        hidden.append((str(widget), action, keys))
+        assert hidden == []
+
+
+def letters_of(node: Any) -> dict[str, list[str]]:
+    """Action -> its Latin letters and its digits."""
+    found: dict[str, list[str]] = {}
+    for key, bindings in node._bindings.key_to_bindings.items():
+        for binding in bindings:
+            if len(key) == 1 and key.isascii() and node.check_action(binding.action, ()):
+                found.setdefault(binding.action, []).append(key)
+    return found
+
+
+@every_screen
+async def test_numbers_go_to_the_four_modes_and_back(name: str) -> None:
+    async with screen_of(name) as pilot:
+        screen = pilot.app.screen
+        for number, mode in enumerate(("fleet", "new", "live", "history"), start=1):
+            if isinstance(pilot.app.screen, NewRunScreen):
+                # Its fields take numbers as text until Escape.
+                await press(pilot, "escape")
+            await press(pilot, str(number))
+            assert pilot.app.current_mode == mode
+        if isinstance(screen, (RunPage, CompareScreen)):
+            assert pilot.app.screen is screen
+
+
+# Leaving
+
+
+@pytest.mark.parametrize("name", ["fleet", "no-run", "history", "run-page", "compare"])
+async def test_q_leaves_at_once_when_no_run_is_shown(name: str) -> None:
+    async with screen_of(name) as pilot:
+        await press(pilot, "q", ends="leave")
+        assert pilot.app.return_code == 0
+
+
+async def test_q_leaves_at_once_when_the_run_has_ended() -> None:
+    desk = a_desk()
+    async with screen_of("live", desk) as pilot:
+        desk.tell(RUN, PAUSED[-1])
+        await shows(pilot, "COMPLETED")
+        await press(pilot, "q", ends="leave")
+        assert pilot.app.return_code == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "key"), [("1", "escape"), ("3", "enter"), ("3", "escape"), ("4", "enter")]
+)
+async def test_q_asks_while_a_run_goes_on_and_stays_unless_told_to(mode: str, key: str) -> None:
+    desk = a_desk()
+    async with screen_of("live", desk) as pilot:
+        await press(pilot, mode)
+        screen = pilot.app.screen
+        await press(pilot, "q")
+        assert isinstance(pilot.app.screen, Choice)
+        assert f"Run {RUN} goes on" in text_of(pilot)
+        assert focused_label(pilot) == "Cancel"
+        await press(pilot, key, ends="leave")
+        assert pilot.app.screen is screen
+        assert (pilot.app.return_code, desk.requests) == (None, [])
+
+
+@pytest.mark.parametrize(("label", "requests"), [("Detach", []), ("Abort", [(RUN, Request.ABORT)])])
+async def test_leaving_detaches_or_aborts(label: str, requests: list[object]) -> None:
+    desk = a_desk()
+    async with screen_of("live", desk) as pilot:
+        await press(pilot, "q")
+        while focused_label(pilot) != label:
+            await press(pilot, "left")
+        await press(pilot, "enter", ends="leave")
+        assert (pilot.app.return_code, desk.requests) == (0, requests)
+
+
+async def test_an_abort_that_is_refused_does_not_leave() -> None:
+    desk = a_desk()
+    async with screen_of("live", desk) as pilot:
+        desk.refusal = RefusedError("its engine does not answer")
+        await press(pilot, "q")
+        while focused_label(pilot) != "Abort":
+            await press(pilot, "left")
+        await press(pilot, "enter", ends="leave")
+        assert told(pilot) == ["its engine does not answer"]
+        assert pilot.app.return_code is None
+
+
+@every_screen
+async def test_escape_never_leaves_the_console(name: str) -> None:
+    async with screen_of(name) as pilot:
+        await press(pilot, *["escape"] * 6)
+        assert pilot.app.return_code is None
+        assert isinstance(pilot.app.screen, ConsoleScreen)
+        assert pilot.app.current_mode == pilot.app.screen.NAME
+
+
+# Sizes
+
+
+@every_screen
+async def test_a_terminal_that_is_too_small_says_so_until_it_grows(name: str) -> None:
+    async with screen_of(name, size=(80, 24)) as pilot:
+        before = lines_of(pilot)[0]
+        await pilot.resize_terminal(40, 10)
+        await settle(pilot)
+        shown = [line.strip() for line in lines_of(pilot) if line.strip()]
+        assert shown == ["terminal too small (need 60x15)"]
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: lines_of(pilot)[0] == before)
+        assert "too small" not in text_of(pilot)
+
+
+@every_screen
+async def test_no_size_ends_the_console(name: str) -> None:
+    async with screen_of(name) as pilot:
+        for width, height in ((1, 1), (60, 15), (80, 24), (2, 90), (250, 2), (250, 70), (500, 200)):
+            await pilot.resize_terminal(width, height)
+            await settle(pilot)
+            lines = lines_of(pilot)
+            assert (len(lines), pilot.app.return_code) == (height, None)
+            assert all(len(line) <= width for line in lines)
+        assert isinstance(pilot.app, FedconsoleApp)

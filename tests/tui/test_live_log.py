@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from fedconsole.tui.desk import Line
+from fedconsole.tui.opening import Opening
+from fedconsole.tui.widgets.line_log import LineLog
+from fedconsole.tui.widgets.line_table import LineTable
+from tests.support.histories import press, text_of, told
+from tests.tui.driving import BUSY, RUN, after, console, going, shows
+
+LIVE = Opening("live", RUN)
+
+
+def log_of(pilot: Pilot[None]) -> LineLog:
+    return pilot.app.screen.query_one(LineLog)
+
+
+def workers_of(pilot: Pilot[None]) -> LineTable:
+    return pilot.app.screen.query_one("#workers", LineTable)
+
+
+def spoken(number: int, level: str = "info", worker: str = "alice") -> Line:
+    return after(BUSY, "log", worker=worker, level=level, text=f"word {number:03}")
+
+
+async def test_level_keys_choose_the_least_level() -> None:
+    levels = ["debug", "info", "warning", "error"]
+    lines = [*BUSY[:1], *(spoken(n, level) for n, level in enumerate(levels))]
+    async with console(going(lines), LIVE) as pilot:
+        log_of(pilot).focus()
+        seen = {}
+        for key in "diwe":
+            await press(pilot, key)
+            seen[key] = [n for n in range(4) if f"word {n:03}" in text_of(pilot)]
+    assert seen == {"d": [0, 1, 2, 3], "i": [1, 2, 3], "w": [2, 3], "e": [3]}
+
+
+async def test_the_log_is_filtered_while_typing_and_escape_shows_all_again() -> None:
+    lines = [*BUSY[:1], *(spoken(n) for n in range(6))]
+    async with console(going(lines), LIVE) as pilot:
+        log_of(pilot).focus()
+        await press(pilot, "slash", *"003")
+        assert "1/7" in text_of(pilot)
+        assert "word 003" in text_of(pilot)
+        assert "word 002" not in text_of(pilot)
+        await press(pilot, "enter")
+        assert log_of(pilot).has_focus
+        await press(pilot, "escape")
+        assert "word 002" in text_of(pilot)
+
+
+async def test_scrolling_up_holds_the_log_and_counts_what_is_new() -> None:
+    desk = going([*BUSY[:1], *(spoken(n) for n in range(60))])
+    async with console(desk, LIVE) as pilot:
+        log_of(pilot).focus()
+        assert "word 059" in text_of(pilot)
+        await press(pilot, "up", "up", "up")
+        assert not log_of(pilot).is_following
+        desk.tell(RUN, *(spoken(n) for n in range(60, 67)))
+        await shows(pilot, "▼ 7 new")
+        assert "word 066" not in text_of(pilot)
+        await press(pilot, "end")
+        assert log_of(pilot).is_following
+        assert "word 066" in text_of(pilot)
+        assert " new " not in text_of(pilot)
+
+
+async def test_scrolling_back_to_the_end_follows_again() -> None:
+    desk = going([*BUSY[:1], *(spoken(n) for n in range(60))])
+    async with console(desk, LIVE) as pilot:
+        log_of(pilot).focus()
+        await press(pilot, "pageup", "pagedown", "pagedown")
+        assert log_of(pilot).is_following
+        desk.tell(RUN, spoken(60))
+        await shows(pilot, "word 060")
+
+
+async def test_enter_on_a_worker_shows_its_lines_only() -> None:
+    lines = [*BUSY, spoken(1, worker="alice"), spoken(2, worker="bob")]
+    async with console(going(lines), LIVE) as pilot:
+        assert workers_of(pilot).has_focus
+        await press(pilot, "down", "enter")
+        assert pilot.app.screen.query_one("#filter Input", Input).value == 'worker:"bob"'
+        assert "word 002" in text_of(pilot)
+        assert "word 001" not in text_of(pilot)
+        await press(pilot, "escape")
+        assert "word 001" in text_of(pilot)
+        assert workers_of(pilot).shown == 3
+
+
+async def test_the_lines_that_pass_the_filter_are_saved(tmp_path: Path) -> None:
+    desk = going([*BUSY[:1], *(spoken(n) for n in range(6))], folder=tmp_path)
+    async with console(desk, LIVE) as pilot:
+        log_of(pilot).focus()
+        await press(pilot, "slash", *"003", "enter", "S")
+        path = desk.folder / f"{RUN}.log"
+        assert told(pilot) == [f"log saved: {path}"]
+        assert path.read_text() == f"{spoken(3)['time']} INFO  alice Log from alice: word 003\n"

@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Button
+
+from fedconsole.coordinator.phases import Request
+from fedconsole.errors import RefusedError
+from fedconsole.tui.desk import Line
+from fedconsole.tui.dialogs.alarms import AlarmsDialog
+from fedconsole.tui.dialogs.choice import Choice
+from fedconsole.tui.formats import span
+from fedconsole.tui.opening import Opening
+from fedconsole.tui.screens.live import LiveScreen
+from fedconsole.tui.screens.run_page import RunPage
+from fedconsole.tui.widgets.line_log import LineLog
+from screenshots.__main__ import upto
+from tests.support.desk import PreparedDesk
+from tests.support.histories import focused_label, lines_of, press, settle, text_of, told
+from tests.tui.driving import (
+    BUSY,
+    DEGRADED,
+    PAUSED,
+    RUN,
+    after,
+    console,
+    going,
+    offered,
+    shows,
+    until,
+)
+
+LIVE = Opening("live", RUN)
+_BEGIN, _NOW = (datetime.fromisoformat(line["time"]) for line in (BUSY[0], BUSY[-1]))
+PASSED_S = (_NOW - _BEGIN).total_seconds()
+
+
+def log_of(pilot: Pilot[None]) -> LineLog:
+    return pilot.app.screen.query_one(LineLog)
+
+
+# What is shown
+
+
+async def test_the_lines_of_a_run_appear_as_headline_workers_and_log() -> None:
+    desk = going(BUSY)
+    async with console(desk, LIVE) as pilot:
+        first, second = lines_of(pilot)[1:3]
+        assert first.startswith(f" {RUN}  digits  round 7/10 ")
+        assert f"elapsed {span(PASSED_S)}" in first
+        assert second.split()[:2] == ["▶", "TRAINING"]
+        assert "workers 3/3, need 3" in second
+        rows = [line.split()[:3] for line in lines_of(pilot) if line.startswith("●")]
+        assert [row[:2] for row in rows] == [["●A", "alice"], ["●B", "bob"], ["●C", "charlie"]]
+        assert "delivered round 7" in text_of(pilot)
+
+
+async def test_what_the_engine_writes_later_appears_too() -> None:
+    desk = going(BUSY)
+    async with console(desk, LIVE) as pilot:
+        desk.tell(
+            RUN,
+            after(BUSY, "worker.joined", worker="dora", address="127.0.0.1:5"),
+            after(BUSY, "log", worker="dora", level="warning", text="my fan is loud"),
+        )
+        await shows(pilot, "workers 4/4, need 3", "dora", "WARN", "my fan is loud")
+
+
+async def test_a_run_at_its_start_says_what_it_waits_for() -> None:
+    async with console(going(BUSY[:1]), LIVE) as pilot:
+        assert "GATHERING" in text_of(pilot)
+        assert "waiting for workers" in text_of(pilot)
+        assert "no losses yet" in text_of(pilot)
+
+
+async def test_the_time_goes_on_without_lines() -> None:
+    desk = going(BUSY)
+    async with console(desk, LIVE) as pilot:
+        desk.wall += timedelta(minutes=5)
+        await shows(pilot, f"elapsed {span(PASSED_S + 300)}")
+
+
+async def test_the_end_of_a_run_says_how_it_ended_and_what_to_type_next() -> None:
+    desk = going(BUSY)
+    async with console(desk, LIVE, (160, 40)) as pilot:
+        desk.tell(RUN, {**PAUSED[-1], "model_path": "/models/m"})
+        await shows(pilot, f"✓ Run {RUN} completed", "Model: /models/m", "✓ COMPLETED")
+        assert f"Next: fedconsole runs show {RUN}" in text_of(pilot)
+
+
+# Requests
+
+
+@pytest.mark.parametrize(
+    ("lines", "request_made", "word"),
+    [
+        (BUSY, Request.PAUSE, "Pause"),
+        (upto(PAUSED, "run.pausing"), Request.RESUME, "Resume"),
+        (upto(PAUSED, "run.paused"), Request.RESUME, "Resume"),
+        (upto(PAUSED, "run.resumed"), Request.PAUSE, "Pause"),
+    ],
+    ids=["training", "pausing", "paused", "resumed"],
+)
+async def test_one_key_pauses_and_resumes_by_the_phase(
+    lines: list[Line], request_made: Request, word: str
+) -> None:
+    desk = going(lines)
+    async with console(desk, LIVE) as pilot:
+        assert f" p {word} " in lines_of(pilot)[-1]
+        assert {"pause", "resume"} & offered(pilot).keys() == {request_made.value}
+        await press(pilot, "p", ends="request")
+        assert desk.requests == [(RUN, request_made)]
+        assert told(pilot) == [f"fedconsole {request_made} {RUN}"]
+
+
+async def test_pausing_names_who_has_not_acknowledged_yet() -> None:
+    pausing = after(BUSY, "run.pausing", round=7, waiting_for=["alice", "bob", "charlie"])
+    desk = going([*BUSY, pausing])
+    async with console(desk, LIVE) as pilot:
+        assert "‖ PAUSING… waiting for alice, bob, charlie" in text_of(pilot)
+        desk.tell(RUN, after(BUSY, "worker.phase", worker="bob", round=7, phase="paused"))
+        await shows(pilot, "PAUSING… waiting for alice, charlie ")
+        desk.tell(RUN, after(BUSY, "run.paused", round=7, waiting_for=[]))
+        await shows(pilot, "‖ PAUSED ")
+        assert "waiting for" not in lines_of(pilot)[2]
+
+
+@pytest.mark.parametrize("key", ["enter", "escape"])
+async def test_abort_asks_and_does_nothing_unless_told_to(key: str) -> None:
+    desk = going(BUSY)
+    async with console(desk, LIVE) as pilot:
+        await press(pilot, "a")
+        assert isinstance(pilot.app.screen, Choice)
+        assert focused_label(pilot) == "Cancel"
+        assert "3 workers stop within a batch. The model of round 6 is kept." in text_of(pilot)
+        await press(pilot, key, ends="ask")
+        assert isinstance(pilot.app.screen, LiveScreen)
+        assert desk.requests == []
+
+
+@pytest.mark.parametrize(
+    ("label", "request_made", "command"),
+    [
+        ("Abort now", Request.ABORT, f"fedconsole abort {RUN}"),
+        ("Stop after this round", Request.STOP, f"fedconsole abort {RUN} --after-round"),
+    ],
+)
+async def test_an_answer_is_carried_out_as_its_label_says(
+    label: str, request_made: Request, command: str
+) -> None:
+    desk = going(BUSY)
+    async with console(desk, LIVE) as pilot:
+        await press(pilot, "a", "left")
+        while focused_label(pilot) != label:
+            await press(pilot, "left")
+        await press(pilot, "enter", ends="request")
+        await until(pilot, lambda: desk.requests)
+        assert desk.requests == [(RUN, request_made)]
+        assert told(pilot) == [command]
+
+
+async def test_a_key_stops_after_the_round_without_a_question() -> None:
+    desk = going(BUSY)
+    async with console(desk, LIVE) as pilot:
+        await press(pilot, "o", ends="request")
+        assert desk.requests == [(RUN, Request.STOP)]
+        desk.tell(RUN, after(BUSY, "run.stopping", round=7))
+        await shows(pilot, "TRAINING, stops after this round")
+
+
+@pytest.mark.parametrize(
+    ("lines", "possible"),
+    [
+        (BUSY[:1], {"abort"}),
+        (BUSY, {"pause", "abort", "stop"}),
+        (upto(PAUSED, "run.paused"), {"resume", "abort", "stop"}),
+        ([*BUSY, after(BUSY, "run.aborting", waiting_for=["alice"])], {"abort"}),
+        (PAUSED, set()),
+    ],
+    ids=["gathering", "training", "paused", "aborting", "completed"],
+)
+async def test_what_is_not_possible_now_is_neither_offered_nor_asked_for(
+    lines: list[Line], possible: set[str]
+) -> None:
+    desk = going(lines)
+    async with console(desk, LIVE) as pilot:
+        asked = {"pause", "resume", "abort", "stop"}
+        assert asked & offered(pilot).keys() == possible
+        for key, actions in (("p", {"pause", "resume"}), ("o", {"stop"}), ("a", {"abort"})):
+            if not actions & possible:
+                await press(pilot, key)
+                assert isinstance(pilot.app.screen, LiveScreen)
+        assert desk.requests == []
+
+
+async def test_without_a_request_to_stop_the_question_offers_to_abort_only() -> None:
+    desk = going([*BUSY, after(BUSY, "run.aborting", waiting_for=["alice"])])
+    async with console(desk, LIVE) as pilot:
+        assert "ABORTING… waiting for alice" in text_of(pilot)
+        await press(pilot, "a")
+        labels = [str(button.label) for button in pilot.app.screen.query(Button)]
+        assert labels == ["Abort now", "Cancel"]
+
+
+async def test_why_a_request_was_refused_is_shown() -> None:
+    desk = going(BUSY)
+    desk.refusal = RefusedError("cannot pause: the run is finishing; possible now: abort")
+    async with console(desk, LIVE) as pilot:
+        await press(pilot, "p", ends="request")
+        assert told(pilot) == ["cannot pause: the run is finishing; possible now: abort"]
+        assert desk.requests == []
+
+
+# Trouble
+
+
+async def test_a_lost_worker_gives_a_banner_and_an_alarm() -> None:
+    lines = upto(DEGRADED, "round.started", round=4)
+    run, lost = lines[0]["run"], upto(DEGRADED, "worker.lost")[-1]
+    desk = going(lines)
+    async with console(desk, Opening("live", run)) as pilot:
+        desk.tell(run, {**lost, "time": lines[-1]["time"]})
+        desk.wall += timedelta(seconds=61)
+        await shows(pilot, "▲ bob lost 01:01, retrying; quorum 2/2 still met", "○B bob")
+        words = f"bob ({lost['address']}) lost: {lost['reason']}."
+        assert told(pilot) == [words]
+        await press(pilot, "exclamation_mark")
+        assert isinstance(pilot.app.screen, AlarmsDialog)
+        assert f"▲ {words}" in text_of(pilot)
+        await press(pilot, "escape")
+        desk.tell(run, after(lines, "worker.rejoined", worker="bob", address=lost["address"]))
+        await until(pilot, lambda: "retrying" not in text_of(pilot))
+        assert "●B bob" in text_of(pilot)
+
+
+async def test_without_trouble_there_are_no_alarms() -> None:
+    async with console(going(BUSY), LIVE) as pilot:
+        await press(pilot, "exclamation_mark")
+        assert "no alarms" in text_of(pilot)
+
+
+async def test_a_quorum_in_danger_counts_down() -> None:
+    desk = going([*BUSY, after(BUSY, "run.quorum", 0, have=2, need=3, seconds_left=100.0)])
+    async with console(desk, LIVE) as pilot:
+        assert "▲ 2 of 3 needed; 100 s left" in text_of(pilot)
+        desk.wall += timedelta(seconds=40)
+        await shows(pilot, "▲ 2 of 3 needed; 60 s left")
+
+
+@dataclass
+class BrokenDesk(PreparedDesk):
+    """Its engines end in the midst of a run; `last` is raised then, if it is not None."""
+
+    last: RefusedError | None = None
+
+    async def follow(self, run: str) -> AsyncIterator[Line]:
+        for line in self.journals[run]:
+            yield line
+        if self.last is not None:
+            raise self.last
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (None, f"the engine of run {RUN} ended without a last word; finished rounds are kept"),
+        (RefusedError("the journal cannot be read"), "the journal cannot be read"),
+    ],
+)
+async def test_an_engine_that_ends_without_a_last_word_is_told_of(
+    last: RefusedError | None, words: str
+) -> None:
+    desk = BrokenDesk(journals={RUN: BUSY}, running={RUN}, last=last)
+    async with console(desk, LIVE) as pilot:
+        await shows(pilot, words)
+        assert {"pause", "abort", "stop"} & offered(pilot).keys() == set()
+        await press(pilot, "p", "o", "a")
+        assert isinstance(pilot.app.screen, LiveScreen)
+        assert desk.requests == []
+
+
+# Replay, and what only changes the picture
+
+
+async def test_a_replay_is_held_and_goes_faster_and_slower() -> None:
+    desk = going(PAUSED)
+    desk.running.clear()
+    async with console(desk, Opening("live", replay=(RUN, 10.0))) as pilot:
+        await shows(pilot, "REPLAY 10x")
+        await press(pilot, "greater_than_sign")
+        assert "REPLAY 20x" in text_of(pilot)
+        await press(pilot, "less_than_sign", "less_than_sign", "p")
+        assert "REPLAY 5x held" in text_of(pilot)
+        await press(pilot, "p")
+        assert lines_of(pilot)[1].endswith("REPLAY 5x")
+
+
+async def test_a_replay_can_be_asked_for_nothing() -> None:
+    desk = going(PAUSED)
+    desk.running.clear()
+    async with console(desk, Opening("live", replay=(RUN, 10.0))) as pilot:
+        await until(pilot, lambda: isinstance(pilot.app.screen, LiveScreen))
+        screen = pilot.app.screen
+        keys = offered(pilot)
+        assert {"pause", "resume", "abort", "stop"} & keys.keys() == set()
+        assert {name: keys[name] for name in ("replay_pause", "slower", "faster")} == {
+            "replay_pause": "p",
+            "slower": "<",
+            "faster": ">",
+        }
+        await press(pilot, "a", "o", "p")
+        assert pilot.app.screen is screen
+        assert desk.requests == []
+
+
+async def test_the_x_axis_goes_over_steps_time_and_rounds() -> None:
+    async with console(going(BUSY), LIVE) as pilot:
+        seen = []
+        for _ in range(4):
+            await settle(pilot)
+            legend = next(line for line in lines_of(pilot) if "A alice" in line)
+            seen.append(legend.split("T test")[1].split()[0])
+            await press(pilot, "x")
+    assert seen == ["step", "seconds", "round", "step"]
+
+
+async def test_a_pane_is_zoomed_and_escape_brings_the_others_back() -> None:
+    async with console(going(BUSY), LIVE) as pilot:
+        log_of(pilot).focus()
+        await press(pilot, "z")
+        assert log_of(pilot).is_maximized
+        assert "●A alice" not in text_of(pilot)
+        assert "delivered round 7" in text_of(pilot)
+        await press(pilot, "escape")
+        assert "●A alice" in text_of(pilot)
+        await press(pilot, "z", "z")
+        assert not log_of(pilot).is_maximized
+
+
+async def test_a_key_opens_the_page_of_the_run() -> None:
+    async with console(going(BUSY), LIVE) as pilot:
+        await press(pilot, "r")
+        assert isinstance(pilot.app.screen, RunPage)
+        await press(pilot, "escape")
+        assert isinstance(pilot.app.screen, LiveScreen)

@@ -22,9 +22,9 @@ _TREND_CELLS: Final = 12
 _BAR_CELLS: Final = 6
 
 COLUMNS: Final = (
-    Column("worker", "worker", 12, flexible=True),
+    Column("worker", "worker", 15, flexible=True),
     Column("phase", "phase", 9),
-    Column("batch", "batch", 20, priority=1),
+    Column("batch", "batch", 19, priority=1),
     Column("loss", "loss", 8, right=True),
     Column("trend", "trend", _TREND_CELLS, priority=3, sortable=False),
     Column("rate", "ex/s", 6, priority=2, right=True),
@@ -33,7 +33,7 @@ COLUMNS: Final = (
     Column("flags", "flags", 8, priority=4),
     Column("memory", "RAM", 6, priority=6, right=True),
     Column("lost", "lost", 4, priority=7, right=True),
-    Column("error", "last error", 14, priority=3, flexible=True),
+    Column("error", "last error", 12, priority=3, flexible=True),
 )
 
 

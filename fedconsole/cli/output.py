@@ -73,4 +73,4 @@ def _cell(value: object) -> str:
 
 def _title(column: str) -> str:
     """A field's name in capitals; a run's id as it is typed."""
-    return column.upper().replace("_", " ") if column.isidentifier() else column
+    return column if column[:1].isdigit() else column.upper().replace("_", " ")

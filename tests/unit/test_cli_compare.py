@@ -43,7 +43,7 @@ def test_two_runs_are_compared_by_outcome_and_differing_options(capsys: Capture)
         ["20261122-aaaa", "completed", "digits", "3.5", "1", "2", "0.4", "0.9", "0.8"],
         ["20261122-bbbb", "completed", "digits", "3.5", "1", "2", "0.4", "0.9", "0.8"],
     ]
-    assert out[3:] == [[], ["OPTION", "20261122-AAAA", "20261122-BBBB"], ["lr", "0.01", "0.5"]]
+    assert out[3:] == [[], ["OPTION", "20261122-aaaa", "20261122-bbbb"], ["lr", "0.01", "0.5"]]
 
 
 @pytest.mark.usefixtures("three_runs")

@@ -23,9 +23,16 @@ from fedconsole.coordinator.turn import Turn
 from fedconsole.errors import ExitCode
 
 
+STORAGE_RETRY_S = 10.0
+
+
 def aggregate(turn: Turn, round_: Round) -> None:
     turn.go(RunPhase.CLOSING)
     turn.put_round(replace(round_, step=RoundStep.AGGREGATING))
+    _order_aggregate(turn, round_)
+
+
+def _order_aggregate(turn: Turn, round_: Round) -> None:
     updates = tuple(
         commands.CountedUpdate(worker, _weight(turn.state.plan, update), update.file, update.sha256)
         for worker, update in sorted(round_.delivered.items())
@@ -197,6 +204,26 @@ def _save(turn: Turn, round_: Round) -> None:
     assert round_.new_model_id is not None, "a round is saved before it is aggregated"
     turn.put_round(replace(round_, step=RoundStep.SAVING))
     turn.do(commands.SaveRound(round_.number, round_.new_model_id))
+
+
+def wait_for_room(turn: Turn, event: events.StorageFailed) -> None:
+    """A round that cannot be written stays where it is until the disk takes it, or the operator aborts."""
+    round_ = turn.state.round
+    if round_ is None or round_.step not in {RoundStep.AGGREGATING, RoundStep.SAVING}:
+        turn.fail(event.reason, ExitCode.STORAGE)
+    else:
+        turn.warn(f"{event.reason}; the run waits, and tries again every {STORAGE_RETRY_S:g} s")
+        turn.start_timer(TimerKind.STORAGE, STORAGE_RETRY_S)
+
+
+def write_again(turn: Turn) -> None:
+    round_ = turn.state.round
+    if round_ is None:
+        return
+    if round_.step is RoundStep.AGGREGATING:
+        _order_aggregate(turn, round_)
+    elif round_.step is RoundStep.SAVING:
+        _save(turn, round_)
 
 
 def close_saved(turn: Turn, event: events.RoundSaved) -> bool:

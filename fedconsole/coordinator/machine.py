@@ -135,7 +135,7 @@ def _take(turn: Turn, event: events.Event) -> None:
             else:
                 turn.ignore()
         case events.StorageFailed():
-            turn.fail(event.reason, ExitCode.STORAGE)
+            closing.wait_for_room(turn, event)
         case _:
             assert_never(event)
 
@@ -247,6 +247,8 @@ def _expire(turn: Turn, event: events.TimerExpired) -> None:
             rounds.end_wait(turn)
         case TimerKind.ABORT:
             rounds.end_aborted(turn)
+        case TimerKind.STORAGE:
+            closing.write_again(turn)
 
 
 def _pause(turn: Turn) -> None:

@@ -131,6 +131,7 @@ class TimerKind(StrEnum):
     EVALUATION = "evaluation"
     QUORUM = "quorum"
     ABORT = "abort"
+    STORAGE = "storage"
 
 
 class Timer(Struct, frozen=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.app import App, SystemCommand
@@ -15,15 +16,19 @@ from fedconsole.coordinator.phases import Request
 from fedconsole.errors import ExitCode, FedconsoleError
 from fedconsole.tui import messages, palette
 from fedconsole.tui.desk import Desk
-from fedconsole.tui.dialogs.choice import Choice
+from fedconsole.tui.dialogs.farewell import farewell
 from fedconsole.tui.frame import MODES, ConsoleScreen
+from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.opening import Opening
+from fedconsole.tui.phase_signs import PHASE_SIGNS
+from fedconsole.tui.screens.first import first_screen
 from fedconsole.tui.theme import DEFAULT, OWN_COLOURS, THEMES
 from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
+    from fedconsole.tui.screens.live import LiveScreen
     from fedconsole.tui.screens.new_run import NewRunScreen
 
 _SIGNALS: Final = {
@@ -74,11 +79,8 @@ class FedconsoleApp(App[None]):
             self.register_theme(known)
         # Without colours the terminal's own are all alike.
         self.theme = DEFAULT if self.no_color and theme == OWN_COLOURS else theme
-        for mode, make in _SCREENS.items():
-            self.add_mode(mode, self._maker(make))
-
-    def _maker(self, make: Callable[[Desk], ConsoleScreen]) -> Callable[[], Screen[None]]:
-        return lambda: make(self.desk)
+        for mode in MODES:
+            self.add_mode(mode, partial(first_screen, mode, desk))
 
     async def on_mount(self) -> None:
         self._catch_signals()
@@ -120,7 +122,7 @@ class FedconsoleApp(App[None]):
         if run is None:
             self.exit()
             return
-        answer = await self.push_screen_wait(self._farewell(run))
+        answer = await self.push_screen_wait(farewell(run, ends_too=self._opening.is_demo))
         if answer == "abort":
             try:
                 await self.desk.request(run, Request.ABORT)
@@ -130,28 +132,23 @@ class FedconsoleApp(App[None]):
         if answer != "cancel":
             self.exit()
 
-    def _farewell(self, run: str) -> Choice:
-        cancel = ("cancel", _("Cancel"))
-        if self._opening.is_demo:
-            words = _("The demo's devices and its run end with the console; the model is kept.")
-            title = _("Run {run} ends", run=run)
-            return Choice(title, words, [("abort", _("Leave")), cancel], default="cancel")
-        words = _(
-            "Detach leaves it going; fedconsole attach {run} comes back to it. "
-            "Abort ends it; the model of the last complete round is kept.",
-            run=run,
-        )
-        answers = [("detach", _("Detach")), ("abort", _("Abort")), cancel]
-        return Choice(_("Run {run} goes on", run=run), words, answers, default="cancel")
+    def _live_screen(self) -> LiveScreen | None:
+        """That of the run that is shown there."""
+        from fedconsole.tui.screens.live import LiveScreen
+
+        stack = self._screen_stacks.get("live", ())
+        return next((screen for screen in stack if isinstance(screen, LiveScreen)), None)
 
     def _active_run(self) -> str | None:
         """The run on the Live screen, if it has not ended."""
-        from fedconsole.tui.screens.live import LiveScreen
+        screen = self._live_screen()
+        return screen.run_id if screen is not None and screen.is_steerable else None
 
-        for screen in self._screen_stacks.get("live", ()):
-            if isinstance(screen, LiveScreen) and screen.is_steerable:
-                return screen.run_id
-        return None
+    def mode_sign(self, mode: str) -> str:
+        """How the run on the Live screen stands, as one sign, for the bar of modes."""
+        if mode != "live" or (screen := self._live_screen()) is None:
+            return ""
+        return glyph(PHASE_SIGNS.get(screen.model.phase, "new"))
 
     def action_help(self) -> None:
         from fedconsole.tui.dialogs.help import HelpDialog
@@ -165,15 +162,9 @@ class FedconsoleApp(App[None]):
 
     def action_alarms(self) -> None:
         from fedconsole.tui.dialogs.alarms import AlarmsDialog
-        from fedconsole.tui.screens.live import LiveScreen
 
-        records = [
-            record
-            for screen in self._screen_stacks.get("live", ())
-            if isinstance(screen, LiveScreen)
-            for record in screen.alarms()
-        ]
-        self.push_screen(AlarmsDialog(records))
+        screen = self._live_screen()
+        self.push_screen(AlarmsDialog([] if screen is None else screen.alarms()))
 
     def action_copy(self) -> None:
         for source in (self.focused, self.screen):
@@ -278,36 +269,3 @@ class FedconsoleApp(App[None]):
             timeout=_NOTICE_S if severity == "information" else 2 * _NOTICE_S,
             markup=False,
         )
-
-
-def _fleet(desk: Desk) -> ConsoleScreen:
-    from fedconsole.tui.screens.fleet import FleetScreen
-
-    return FleetScreen(desk)
-
-
-def _new_run(desk: Desk) -> ConsoleScreen:
-    from fedconsole.tui.screens.new_run import NewRunScreen
-
-    return NewRunScreen(desk)
-
-
-def _live(desk: Desk) -> ConsoleScreen:
-    from fedconsole.tui.screens.live import NoRunScreen
-
-    return NoRunScreen(desk)
-
-
-def _history(desk: Desk) -> ConsoleScreen:
-    from fedconsole.tui.screens.history import HistoryScreen
-
-    return HistoryScreen(desk)
-
-
-_SCREENS: Final[dict[str, Callable[[Desk], ConsoleScreen]]] = {
-    "fleet": _fleet,
-    "new": _new_run,
-    "live": _live,
-    "history": _history,
-}
-"""Made when they are first shown: the first frame waits for one of them only."""

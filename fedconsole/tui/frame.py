@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
 from rich.style import Style
 from rich.text import Text
@@ -23,6 +23,9 @@ from fedconsole.tui.formats import clock, fit
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.lang import _
 from fedconsole.tui.theme import style
+
+if TYPE_CHECKING:
+    from fedconsole.tui.app import FedconsoleApp
 
 TICKS_PER_S: Final = 10
 MODES: Final = {"fleet": "Fleet", "new": "New run", "live": "Live", "history": "History"}
@@ -96,7 +99,8 @@ class TopBar(Line):
         text = Text(" fedconsole ", style="bold", no_wrap=True)
         self.forget_clicks()
         for number, (mode, title) in enumerate(MODES.items(), start=1):
-            label = f" {number} {_(title)} "
+            sign = cast("FedconsoleApp", self.app).mode_sign(mode)
+            label = f" {number} {_(title)} {f'{sign} ' if sign else ''}"
             look = Style(reverse=True, bold=True) if mode == self._mode else Style()
             text.append(" ")
             start = text.cell_len

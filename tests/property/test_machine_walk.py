@@ -270,6 +270,7 @@ class Walk(RuleBasedStateMachine):
     @rule(is_unlucky=one_in(50))
     def the_disk_is_full(self, is_unlucky: bool) -> None:
         if is_unlucky:
+            self.books.lose_work()
             self.tell(events.StorageFailed("disk full"))
 
     @rule(request=st.sampled_from(("pause", "resume")))

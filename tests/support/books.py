@@ -39,6 +39,15 @@ class Books:
         self.is_paused = False
         self.aggregated -= {len(self.finished_rounds) + 1}
 
+    def lose_work(self) -> None:
+        """The disk refused what was to be written: it is not done, and may be asked for again."""
+        written = events.ModelAggregated | events.RoundSaved | events.ModelSaved
+        lost = [event for event in self.work if isinstance(event, written)]
+        self.work = [event for event in self.work if event not in lost]
+        self.aggregated -= {
+            event.round for event in lost if not isinstance(event, events.ModelSaved)
+        }
+
     def take(
         self,
         before: RunState | None,

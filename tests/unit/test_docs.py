@@ -110,6 +110,7 @@ def test_the_json_lines_are_those_that_machine_and_engine_write() -> None:
     kinds = facts.Fact.__args__
     told = {kind.__struct_config__.tag: {f.name for f in fields(kind)} for kind in kinds}
     told["eval"] = told["eval"] - {"metrics"} | {"loss"}
+    told["run.created"] |= {"folder"}
     told["run.quorum"] |= {"seconds_left"}
     told["run.finished"] |= {"seconds"}
     told["worker.update"] |= {"bytes_sent", "bytes_received"}

@@ -11,7 +11,7 @@ from fedconsole.coordinator import commands, events, facts
 from fedconsole.coordinator.machine import advance
 from fedconsole.coordinator.phases import IllegalRequest, RunPhase, allowed_requests, phase_diagram
 from fedconsole.coordinator.plan import OnQuorumLoss, Plan, Weighting
-from fedconsole.coordinator.state import Outcome
+from fedconsole.coordinator.state import Outcome, TimerKind
 from fedconsole.errors import ExitCode
 from pi_daemon.protocol.messages import Cursor
 from tests.support.play import (
@@ -285,6 +285,26 @@ def test_a_full_disk_ends_the_run_and_stops_the_workers() -> None:
     run = play(PLAN, [*BOTH, events.StorageFailed("disk full: runs/1/updates")])
     assert ending(run) == (RunPhase.FAILED, ExitCode.STORAGE)
     assert run.told[:2] == (commands.AbortWorker("alice", 1), commands.AbortWorker("bob", 1))
+
+
+def test_a_round_waits_until_the_disk_takes_it() -> None:
+    full = events.StorageFailed("cannot write the model of round 1: No space left on device")
+    run = play(PLAN, [*BOTH, delivers("alice"), delivers("bob")])
+    aggregate = run.told[-1]
+    run = run.play([full])
+    assert (run.state.phase, run.told) == (RunPhase.CLOSING, ())
+    assert facts_in(run.last) == [
+        facts.Warning(f"{full.reason}; the run waits, and tries again every 10 s", None)
+    ]
+    assert run.play([time_is_up]).told == (aggregate,)
+    run = run.play([time_is_up, is_aggregated, is_evaluated()])
+    save = run.told[-1]
+    run = run.play([full, time_is_up])
+    assert run.told == (save,)
+    run = run.play([is_saved])
+    assert run.state.num_rounds == 1
+    assert run.state.timer is not None
+    assert run.state.timer.kind is TimerKind.ROUND
 
 
 def test_a_step_that_was_not_asked_for_changes_nothing() -> None:

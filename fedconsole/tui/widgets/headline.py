@@ -14,6 +14,7 @@ from fedconsole.headless import sentence
 from fedconsole.tui.formats import fit, number, percent, size, span
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.lang import _
+from fedconsole.tui.phase_signs import PHASE_SIGNS
 from fedconsole.tui.run_model import RunModel
 from fedconsole.tui.theme import style
 from pi_daemon.protocol.text import clean
@@ -22,18 +23,6 @@ _BAR_CELLS: Final = 24
 _NARROW: Final = 100
 _NAMED: Final = 4
 _GAP: Final = "  "
-_PHASE_SIGNS: Final = {
-    RunPhase.TRAINING: "running",
-    RunPhase.CLOSING: "running",
-    RunPhase.FINISHING: "running",
-    RunPhase.PAUSED: "paused",
-    RunPhase.PAUSING: "paused",
-    RunPhase.WAITING: "warning",
-    RunPhase.ABORTING: "aborted",
-    RunPhase.ABORTED: "aborted",
-    RunPhase.COMPLETED: "done",
-    RunPhase.FAILED: "failed",
-}
 _PHASE_ROLES: Final = {
     RunPhase.WAITING: "warning",
     RunPhase.PAUSED: "accent",
@@ -74,7 +63,7 @@ def first_line(model: RunModel, widget: Widget, now: datetime, mode: str = "") -
 
 def second_line(model: RunModel, widget: Widget) -> Text:
     """How well, how fast, who is there, and the phase."""
-    sign = glyph(_PHASE_SIGNS.get(model.phase, "new"))
+    sign = glyph(PHASE_SIGNS.get(model.phase, "new"))
     look = style(widget, _PHASE_ROLES.get(model.phase, "title"))
     has_loss = any(row.num_steps for row in model.workers.values())
     loss = number(model.loss) if has_loss else "-"
@@ -158,7 +147,7 @@ def _ending(model: RunModel, widget: Widget) -> Text:
     if model.num_finished:
         text += " " + _("Next: {command}", command=f"fedconsole runs show {model.run}")
     role = _PHASE_ROLES.get(model.phase, "title")
-    return Text(f" {glyph(_PHASE_SIGNS[model.phase])} {text}", style(widget, role), no_wrap=True)
+    return Text(f" {glyph(PHASE_SIGNS[model.phase])} {text}", style(widget, role), no_wrap=True)
 
 
 def _phase_words(model: RunModel) -> str:

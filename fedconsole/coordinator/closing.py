@@ -22,7 +22,6 @@ from fedconsole.coordinator.state import (
 from fedconsole.coordinator.turn import Turn
 from fedconsole.errors import ExitCode
 
-
 STORAGE_RETRY_S = 10.0
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import msgspec
@@ -14,19 +14,21 @@ from fedconsole.coordinator import commands as c
 from fedconsole.coordinator import events as e
 from fedconsole.coordinator import facts, machine
 from fedconsole.coordinator.state import Outcome, RunState
+from fedconsole.engine.chores import Chores
+from fedconsole.engine.fact_lines import FactLines, created_row
 from fedconsole.engine.preflight import Problem, preflight
-from fedconsole.engine.store import Line, Row
+from fedconsole.engine.store import Row
 from fedconsole.engine.virtual import TrainerPool, VirtualWorker
-from fedconsole.engine.worker import EvaluationError, Job, Worker, unique_names
+from fedconsole.engine.worker import Job, Worker, unique_names
 from fedconsole.engine.worker_link import WorkerLink
-from fedconsole.errors import ExitCode, RefusedError, UsageError
-from pi_daemon.protocol.errors import TensorError
+from fedconsole.errors import ExitCode, RefusedError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from fedconsole.engine.work import Work
 
 _FLUSH_S: Final = 0.1
 """Batch losses and telemetry wait so long for a transaction: ten of them a second."""
+_RETRY_S: Final = 5.0
 _HEARTBEAT_S: Final = 30.0
 _NAMING_S: Final = 10.0
 """Devices that have not said hello by then are named when they come."""
@@ -58,18 +60,15 @@ class Session:
             *self._links,
             *(VirtualWorker(n, job, self, self._pool) for n in range(job.plan.virtual)),
         ]
-        self._work: Work | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_ends_s = 0.0
         self._flush: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._began_s = self._loop.time()
-        self._round_began_s = self._began_s
-        self._bytes_before: dict[str, tuple[int, int]] = {}
-        """Sent to and received from each worker before the round."""
+        self._lines = FactLines(self._workers, self._store, self._loop.time)
         self._finish: c.Finish | None = None
         self._is_taken_up = False
         """From another engine."""
+        self._gives_up = asyncio.Event()
+        """Set when an abort cannot be written either."""
 
     async def run(self) -> ExitCode:
         """Carry the run to its end; the last line of the journal is `run.finished` then.
@@ -81,10 +80,7 @@ class Session:
                 written, or what another engine began cannot be taken up.
         """
         if self._store.last_seq == 0:
-            created = _fields(facts.RunCreated(self._plan.task, self._plan))
-            created["folder"] = str(Path.cwd())
-            self._store.commit(Row(created.pop("type"), created))
-        self._began_s -= self._store.seconds_so_far
+            self._store.commit(created_row(self._plan))
         async with asyncio.TaskGroup() as self._tasks:
             workers = [self._tasks.create_task(worker.run()) for worker in self._workers]
             beating = self._tasks.create_task(self._beat())
@@ -103,25 +99,26 @@ class Session:
         journal = [msgspec.json.decode(event, type=e.Event) for event in self._store.events()]
         self._is_taken_up = bool(journal)
         try:
-            self._work = await asyncio.to_thread(self._capture)
+            work = await asyncio.to_thread(self._capture)
             if not journal:
-                initial = await asyncio.to_thread(self._work.write_initial_model)
+                initial = await asyncio.to_thread(work.write_initial_model)
         except RefusedError as error:
             if journal:
                 raise
             return self._end_early(str(error), error.exit_code)
+        self._chores = Chores(work, self._job, self._store, self)
         if journal:
-            await self._take_up(self._work, journal)
+            await self._take_up(work, journal)
         else:
             self._job.models[initial.model_id] = initial
-            self._job.captured.set_result(self._work.captured)
+            self._job.captured.set_result(work.captured)
             await self._name_workers()
             if self._is_dry_run:
                 return await self._preflight()
             created = e.RunCreated(self._plan, initial.model_id)
             self._take([created], *machine.start(created))
         while self._finish is None:
-            self._advance(await self._next_events())
+            await self._advance(await self._next_events())
         return self._finish
 
     async def _take_up(self, work: Work, journal: Sequence[e.Event]) -> None:
@@ -191,7 +188,7 @@ class Session:
             reason=reason,
             exit_code=exit_code,
         )
-        row = self._row(finished)
+        row = self._lines.row(finished)
         assert row is not None
         self._store.commit(row)
         self._finish = c.Finish(outcome, reason, exit_code)
@@ -238,7 +235,13 @@ class Session:
         if event is None:
             raise UsageError(f"no request {name!r}; there are {', '.join(_REQUESTS)}")
         if self._state is not None:
-            self._take([event], *machine.advance(self._state, event))
+            step = machine.advance(self._state, event)
+            try:
+                self._take([event], *step)
+            except StorageError:
+                if name == "abort":
+                    self._gives_up.set()
+                raise
         elif name == "abort":
             self.event(event)  # the machine's first, as soon as it is there
         else:
@@ -256,7 +259,9 @@ class Session:
 
     def _write_notes(self) -> None:
         self._flush = None
-        self._store.commit()
+        # Those that the disk refuses now are kept.
+        with suppress(StorageError):
+            self._store.commit()
 
     async def _beat(self) -> None:
         while True:
@@ -265,8 +270,27 @@ class Session:
 
     # The machine's decisions
 
-    def _advance(self, events: Sequence[e.Event]) -> None:
-        """Take events in order, but as one: each write through to the disk takes milliseconds."""
+    async def _advance(self, events: Sequence[e.Event]) -> None:
+        """Take events in order, but as one: each write through to the disk takes milliseconds.
+
+        While the journal cannot be written the run stands still, at most until the operator aborts it.
+
+        Raises:
+            StorageError: it cannot be written, and the operator has had enough.
+        """
+        while True:
+            try:
+                return self._take_in(events)
+            except StorageError as error:
+                if self._gives_up.is_set():
+                    raise
+                # The log is on the same disk.
+                with suppress(OSError):
+                    print(f"{error}; trying again every {_RETRY_S:g} s", file=sys.stderr)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._gives_up.wait(), _RETRY_S)
+
+    def _take_in(self, events: Sequence[e.Event]) -> None:
         state = self._state_now
         taken: list[e.Event] = []
         commands: list[c.Command] = []
@@ -285,7 +309,8 @@ class Session:
         rows = [
             row
             for command in commands
-            if isinstance(command, c.Announce) and (row := self._row(command.fact)) is not None
+            if isinstance(command, c.Announce)
+            and (row := self._lines.row(command.fact)) is not None
         ]
         self._store.commit(*rows, events=[msgspec.json.encode(event) for event in events])
         self._state = state
@@ -294,26 +319,30 @@ class Session:
 
     def _do(self, command: c.Command) -> None:
         match command:
+            case c.Announce(fact=facts.RoundFinished(round=number)):
+                # Only now: until its end is on disk a round may have to be done again.
+                self._spawn(self._chores.tidy(number))
             case c.Announce():
                 pass  # journalled with the event
             case c.StartTimer(seconds=seconds, number=number):
                 self._stop_timer()
                 expired = e.TimerExpired(number)
                 self._timer = self._loop.call_later(seconds, self.event, expired)
-                self._timer_ends_s = self._loop.time() + seconds
+                self._lines.timer_ends_s = self._loop.time() + seconds
             case c.StopTimer():
                 self._stop_timer()
             case c.Aggregate():
-                self._spawn(self._aggregate(command))
+                assert self._state_now.round is not None
+                self._spawn(self._chores.aggregate(command, self._state_now.round.model_id))
             case c.Evaluate():
-                self._spawn(self._evaluate(command))
+                self._spawn(self._chores.evaluate(command))
             case c.EvaluateOnWorkers(workers=workers):
-                for worker in workers:
-                    self._spawn(self._evaluate_on(worker, command))
+                for worker in map(self._worker, workers):
+                    self._spawn(self._chores.evaluate_on(worker, command))
             case c.SaveRound():
-                self._spawn(self._save_round(command))
+                self._spawn(self._chores.save_round(command))
             case c.SaveModel():
-                self._spawn(self._save_model(command))
+                self._spawn(self._chores.save_model(command))
             case c.Finish():
                 self._finish = command
                 self._events.put_nowait(None)
@@ -338,115 +367,3 @@ class Session:
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-
-    async def _aggregate(self, command: c.Aggregate) -> None:
-        assert self._work is not None
-        assert self._state_now.round is not None
-        base = self._job.models[self._state_now.round.model_id]
-        try:
-            model = await asyncio.to_thread(
-                self._work.aggregate, command.round, base, command.updates
-            )
-        except OSError as error:
-            self.event(e.StorageFailed(f"cannot write the model of round {command.round}: {error}"))
-            return
-        except TensorError as error:
-            self.event(e.AggregationFailed(command.round, f"an update changed on disk: {error}"))
-            return
-        self._job.models[model.model_id] = model
-        self.event(e.ModelAggregated(command.round, model.model_id))
-
-    async def _evaluate(self, command: c.Evaluate) -> None:
-        assert self._work is not None
-        model = self._job.models[command.model_id]
-        try:
-            event = await asyncio.to_thread(self._work.evaluate, command.round, model)
-        except (ValueError, RuntimeError) as error:
-            self.event(e.EvaluationFailed(round=command.round, reason=str(error)))
-            return
-        self.event(event)
-
-    async def _evaluate_on(self, worker: str, command: c.EvaluateOnWorkers) -> None:
-        assert self._work is not None
-        try:
-            found = await self._worker(worker).evaluate(command.round, command.model_id)
-        except EvaluationError as error:
-            failed = e.EvaluationFailed(round=command.round, reason=str(error), worker=worker)
-            self.event(failed)
-            return
-        self.event(self._work.assess(command.round, found, worker))
-
-    async def _save_round(self, command: c.SaveRound) -> None:
-        # The average was written through to the disk: what is left is to name it in the journal.
-        assert self._work is not None
-        model = self._job.models[command.model_id]
-        try:
-            await asyncio.to_thread(self._work.publish, model)
-        except OSError as error:
-            self.event(e.StorageFailed(f"cannot write the model of round {command.round}: {error}"))
-            return
-        self.event(e.RoundSaved(command.round, model.path.name, model.sha256))
-        try:
-            # Beside the next round: to delete large files takes as long as to write them.
-            await asyncio.to_thread(self._store.tidy, command.round)
-        except (OSError, ValueError) as error:
-            self.note(Row("warning", {"text": f"cannot tidy the run's folder: {error}"}))
-        kept = {model_id: m for model_id, m in self._job.models.items() if m.path.exists()}
-        self._job.models = kept
-
-    async def _save_model(self, command: c.SaveModel) -> None:
-        assert self._work is not None
-        try:
-            path = await asyncio.to_thread(self._work.save, self._job.models[command.model_id])
-        except OSError as error:
-            self.event(e.StorageFailed(f"cannot write the model: {error}"))
-        else:
-            self.event(e.ModelSaved(str(path)))
-
-    # What becomes public
-
-    def _row(self, fact: facts.Fact) -> Row | None:
-        """A fact as a line, with what only the engine knows: times and bytes."""
-        fields = _fields(fact)
-        now_s = self._loop.time()
-        match fact:
-            case facts.RunCreated():
-                return None  # told when the engine started, before the task was captured
-            case facts.RoundStarted():
-                self._round_began_s = now_s
-                self._bytes_before = {
-                    w.worker_id: (w.bytes_sent, w.bytes_received) for w in self._workers
-                }
-            case facts.WorkerUpdate():
-                fields |= self._bytes_of_round(fact.worker)
-            case facts.RoundFinished():
-                fields["seconds"] = round(now_s - self._round_began_s, 3)
-                fields |= self._bytes_of_round()
-            case facts.RunQuorum():
-                fields["seconds_left"] = round(max(0.0, self._timer_ends_s - now_s), 1)
-            case facts.RunFinished():
-                fields["seconds"] = round(now_s - self._began_s, 3)
-                if fact.model_path is None and fact.rounds > 0:
-                    fields["model_path"] = str(self._store.model_path)
-            case facts.Eval():
-                if fact.num_examples == 0:
-                    return None  # there is no test set on the desktop
-                fields |= fields.pop("metrics")
-            case _:
-                pass
-        return Row(fields.pop("type"), fields)
-
-    def _bytes_of_round(self, only: str | None = None) -> dict[str, int]:
-        """What went over one worker's link, or over all links, since the round began."""
-        sent = received = 0
-        for worker in self._workers:
-            if only in (None, worker.worker_id):
-                before = self._bytes_before.get(worker.worker_id, (0, 0))
-                sent += worker.bytes_sent - before[0]
-                received += worker.bytes_received - before[1]
-        return {"bytes_sent": sent, "bytes_received": received}
-
-
-def _fields(fact: facts.Fact) -> Line:
-    fields: Line = msgspec.to_builtins(fact)
-    return fields

@@ -22,6 +22,7 @@ from fedconsole.errors import StorageError
 Line = dict[str, Any]
 """One JSON line: `v`, `seq`, `time`, `type`, `run`, and the fields of its type."""
 
+_MAX_PENDING = 50_000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS journal(
     seq INTEGER PRIMARY KEY,
@@ -64,6 +65,7 @@ class RunStore:
         self.on_commit: Callable[[], None] = lambda: None
         """Called after rows have become readable."""
         self._pending: list[Row] = []
+        self._num_left_out = 0
         self._num_updates = 0
         try:
             for path in (folder, self.updates, self.checkpoints):
@@ -82,12 +84,21 @@ class RunStore:
         self.last_seq: int = last or 0
 
     def note(self, row: Row) -> None:
-        """Keep a row for the next commit; for what may be lost with the last second."""
-        self._pending.append(row)
+        """Keep a row for the next commit; for what may be lost with the last second.
+
+        While the disk refuses, at most so many are kept: how many were left out is told later.
+        """
+        if len(self._pending) < _MAX_PENDING:
+            self._pending.append(row)
+        else:
+            self._num_left_out += 1
 
     def commit(self, *rows: Row, events: Sequence[bytes] = ()) -> None:
-        """Write events, all kept rows and these, in order, in one transaction."""
-        batch, self._pending = [*self._pending, *rows], []
+        """Write events, all kept rows and these, in order, in one transaction.
+
+        When the disk refuses, nothing is written and the kept rows stay for the next time.
+        """
+        batch = [*self._pending, *self._of_left_out(), *rows]
         if not batch and not events:
             return
         now_ms = time_ms()
@@ -103,9 +114,18 @@ class RunStore:
             self._database.executemany("INSERT INTO journal VALUES (?,?,?,?)", values)
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
             raise StorageError(f"cannot write {self.folder / 'run.db'}: {error}") from error
+        self._pending, self._num_left_out = [], 0
         self.last_seq += len(batch)
         self.on_commit()
+
+    def _of_left_out(self) -> list[Row]:
+        if not self._num_left_out:
+            return []
+        text = f"{self._num_left_out} lines of losses, telemetry and logs are left out: the disk was full"
+        return [Row("warning", {"text": text})]
 
     def lines(self, first_seq: int, limit: int) -> list[Line]:
         """At most `limit` committed lines from `first_seq` on."""

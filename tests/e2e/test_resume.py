@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,9 @@ from fedconsole.coordinator.plan import Plan
 from fedconsole.engine.control import ControlLink
 from fedconsole.engine.launch import new_run_id, start_engine, take_up_engine
 from fedconsole.engine.store import Line
-from fedconsole.errors import EngineCrashedError, RefusedError
+from fedconsole.errors import EngineCrashedError, FedconsoleError, RefusedError
 from fedconsole.fleet.local import local_daemons
+from tests.support.disks import small_disk
 from tests.support.places import redirect
 from tests.support.runs import carry, digits_plan
 
@@ -176,3 +177,51 @@ async def test_two_engines_never_carry_one_run() -> None:
     finally:
         engine.kill()
         await asyncio.to_thread(engine.wait)
+
+
+@pytest.mark.timeout(120)
+async def test_a_run_stands_still_while_its_disk_is_full_and_ends_with_the_same_model(
+    tmp_path: Path,
+) -> None:
+    async with devices() as plan:
+        undisturbed = await carry(plan)
+        with small_disk(tmp_path / "disk", 4 << 20) as disk, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_STATE_HOME", str(disk))
+            run = new_run_id()
+            engine = start_engine(run, plan)
+            try:
+                async with ControlLink.connect(run) as link:
+                    async for line in link.events():
+                        if line["type"] == "round.finished" and line["round"] == 2:
+                            break
+                    filler = fill(disk)
+                    await until_refused(link)
+                    filler.unlink()
+                    with suppress(FedconsoleError):
+                        await link.request("resume")
+                    seen = [line async for line in link.events()]
+                assert await asyncio.to_thread(engine.wait) == 0
+            finally:
+                engine.kill()
+    assert (seen[-1]["outcome"], seen[-1]["model_id"]) == ("completed", undisturbed.model_id)
+    assert [line["round"] for line in seen if line["type"] == "round.finished"] == [*range(1, 7)]
+
+
+async def until_refused(link: ControlLink) -> None:
+    """Ask for pauses and their ends until the engine says that it cannot write them down."""
+    while True:
+        for request in ("pause", "resume"):
+            try:
+                await link.request(request)
+            except FedconsoleError as error:
+                if "disk is full" in str(error):
+                    return
+
+
+def fill(disk: Path) -> Path:
+    """A file that takes all the room there is."""
+    path = disk / "filler"
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return path

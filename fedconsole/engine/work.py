@@ -64,6 +64,7 @@ class Work:
             raise RefusedError(str(error)) from error
         self._store = store
         self._plan = plan
+        self._require_test_shape()
         self._require_goal()
         if plan.save_model is not None and not _target(plan.save_model).parent.is_dir():
             raise RefusedError(
@@ -125,6 +126,16 @@ class Work:
             except (OSError, TensorError):
                 lost.append(worker)
         return tuple(lost)
+
+    def _require_test_shape(self) -> None:
+        if self._test_set is None:
+            return
+        found, wanted = self._test_set[0].shape[1:], self.task.sample_shape
+        if found != wanted:
+            raise RefusedError(
+                f"the test set has samples of shape {found}, the task {self.task.name} takes {wanted}: "
+                "put the one that belongs to the task into --data-dir"
+            )
 
     def _require_goal(self) -> None:
         """Check that the metric of `stop_at` will be there."""

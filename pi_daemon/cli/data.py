@@ -71,7 +71,7 @@ def import_wfdb(
     try:
         names = record_names(folder, tuple(records.split(",")) if records else ())
     except (RecordError, OSError) as error:
-        refuse(str(error))
+        refuse(_reason(error))
     taken: list[RecordBeats] = []
     with _Report("record", names) as report:
         for name in names:
@@ -79,7 +79,7 @@ def import_wfdb(
             try:
                 beats = read_beats(folder, name, lead=lead, with_rr=rr)
             except (RecordError, OSError) as error:
-                report.left_out(str(error))
+                report.left_out(_reason(error))
             else:
                 taken.append(beats)
                 report.took(beats.y, beats.left)
@@ -114,7 +114,7 @@ def import_csv(
             try:
                 x, y = read_csv(file, report.show_progress)
             except (CsvError, OSError) as error:
-                report.left_out(str(error))
+                report.left_out(_reason(error))
             else:
                 taken.append((x, y))
                 report.took(y, Counter())
@@ -122,6 +122,12 @@ def import_csv(
         x, y = (np.concatenate(arrays) for arrays in zip(*taken, strict=True))
         _write(target, {"x": x, "y": y})
         report.finish(target)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror is not None:
+        return f"{error.strerror}: {error.filename}"
+    return str(error)
 
 
 class _Report:
@@ -135,6 +141,7 @@ class _Report:
         self._names = [clean(str(thing)) for thing in things]
         self._width = max(map(len, [kind, *self._names]))
         self._failures: dict[str, str] = {}
+        self._without_beats: list[str] = []
         self._counts: Counter[int] = Counter()
         self._num_done = 0
         self._bar = ""
@@ -159,6 +166,8 @@ class _Report:
     def took(self, y: NDArray[np.uint8], left: Counter[str]) -> None:
         counts = Counter(y.tolist())
         self._counts += counts
+        if not counts:
+            self._without_beats.append(self._names[self._num_done])
         columns = "".join(f"{counts[label]:>7}" for label in range(len(self._classes)))
         shown = ", ".join(f"{what}: {count}" for what, count in left.items()) or "nothing"
         self._say(f"{len(y):>8}{columns}   {shown}")
@@ -181,15 +190,16 @@ class _Report:
 
     def finish(self, target: Path) -> None:
         counts = ", ".join(f"{name} {self._counts[i]}" for i, name in enumerate(self._classes))
-        num_taken = len(self._names) - len(self._failures)
+        num_taken = len(self._names) - len(self._failures) - len(self._without_beats)
         print(
             f"{self._counts.total()} beats ({counts}) of {num_taken} {self._kind}"
             f"{'s' * (num_taken != 1)} are in {target}, {target.stat().st_size:,} bytes"
         )
-        if self._failures:
-            failed = ", ".join(self._failures)
-            num_all = len(self._names)
-            print(f"pi-daemon: left out of {num_all} {self._kind}s: {failed}", file=sys.stderr)
+        num_all = len(self._names)
+        for what, names in (("left out", self._failures), ("without beats", self._without_beats)):
+            if names:
+                words = f"pi-daemon: {what} of {num_all} {self._kind}s: {', '.join(names)}"
+                print(words, file=sys.stderr)
 
     def _say(self, text: str) -> None:
         self._draw("")

@@ -44,6 +44,9 @@ SAMPLE_DTYPES: Final = {
 Array = npt.NDArray[np.generic]
 
 
+_ROWS_AT_ONCE: Final = 4096
+
+
 class DatasetError(Exception):
     """A dataset cannot be used; the message names it and says how to mend that."""
 
@@ -76,7 +79,9 @@ def load(source: str) -> Arrays:
         raise DatasetError(
             f"dataset {source}: it is no .npz file ({error}): write it with numpy.savez(path, x=, y=)"
         ) from error
-    except (DatasetError, OSError, ValueError, EOFError) as error:
+    except OSError as error:
+        raise DatasetError(f"dataset {source}: {error.strerror or error}") from error
+    except (DatasetError, ValueError, EOFError) as error:
         raise DatasetError(f"dataset {source}: {error}") from error
 
 
@@ -174,6 +179,7 @@ def _checked(x: Array, y: Array, record: Array | None) -> Arrays:
         raise DatasetError("it holds no examples")
     if x.dtype.name not in SAMPLE_DTYPES:
         raise DatasetError(f"x has dtype {x.dtype}, expected one of {', '.join(SAMPLE_DTYPES)}")
+    _require_finite(x)
     # Writable, because torch warns of tensors over memory that is not.
     x = np.require(x, x.dtype.newbyteorder("="), ["C", "W"])
     if np.issubdtype(y.dtype, np.floating):
@@ -187,6 +193,20 @@ def _checked(x: Array, y: Array, record: Array | None) -> Arrays:
             f"y holds {y.min()} to {y.max()}: expected class numbers from 0 to {MAX_CLASSES - 1}"
         )
     return Arrays(x, np.require(y, np.int64, ["C", "W"]), int(y.max()) + 1, record)
+
+
+def _require_finite(x: Array) -> None:
+    """One NaN among the samples would spoil every update that is computed from it."""
+    if x.dtype.kind != "f":
+        return
+    for start in range(0, len(x), _ROWS_AT_ONCE):
+        rows = x[start : start + _ROWS_AT_ONCE].reshape(len(x[start : start + _ROWS_AT_ONCE]), -1)
+        odd = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if odd.size:
+            raise DatasetError(
+                f"x holds NaN or infinity, first in example {start + int(odd[0]) + 1} of {len(x)}: "
+                "mend those examples, or leave them out"
+            )
 
 
 def _read_wfdb(folder: Path) -> tuple[Array, Array, Array]:

@@ -213,8 +213,7 @@ def test_a_csv_file_that_is_bad_alone_is_refused(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err.splitlines() == [
         "pi-daemon: no beats were imported: file b.csv: "
         "line 1 has 2 values, expected 187 and a class",
-        "pi-daemon: no beats were imported: file gone.csv: "
-        "[Errno 2] No such file or directory: 'gone.csv'",
+        "pi-daemon: no beats were imported: file gone.csv: No such file or directory: gone.csv",
     ]
     assert files() == ["b.csv"]
 

@@ -253,3 +253,14 @@ def test_mnist_can_be_read() -> None:
     found = load(str(data / "mnist"))
     assert (found.x.shape, found.num_classes) == ((60_000, 28, 28), 10)
     assert np.bincount(found.y)[:3].tolist() == [5923, 6742, 5958]
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_samples_that_are_not_finite_are_refused_with_their_place(
+    tmp_path: Path, odd: float
+) -> None:
+    x = np.zeros((5_000, 3), np.float32)
+    x[4_711, 1] = odd
+    np.savez(tmp_path / "odd.npz", x=x, y=np.zeros(5_000, np.int64))
+    with pytest.raises(DatasetError, match="NaN or infinity, first in example 4712 of 5000"):
+        load(str(tmp_path / "odd.npz"))

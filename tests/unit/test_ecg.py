@@ -179,3 +179,14 @@ def test_a_run_may_stop_at_any_metric_of_a_class_and_at_no_other(tmp_path: Path)
         "precision_N, precision_S, precision_V, precision_F, precision_Q, "
         "f1_N, f1_S, f1_V, f1_F, f1_Q"
     )
+
+
+def test_the_test_set_of_the_other_task_is_refused_before_a_round(tmp_path: Path) -> None:
+    np.savez(tmp_path / "ecg-test.npz", x=np.zeros((6, 190), np.uint8), y=np.arange(6) % 5)
+    plan = Plan(task="ecg", virtual=1, data_dir=str(tmp_path))
+    store = RunStore(tmp_path / "run")
+    try:
+        with pytest.raises(RefusedError, match=r"shape \(190,\), the task ecg takes \(187,\)"):
+            Work(plan, store)
+    finally:
+        store.close()

@@ -25,8 +25,9 @@ from fedconsole.tui.opening import Opening
 from fedconsole.tui.screens.compare import CompareScreen
 from fedconsole.tui.screens.fleet import FleetScreen
 from fedconsole.tui.screens.history import HistoryScreen
-from fedconsole.tui.screens.live import LiveScreen, NoRunScreen
+from fedconsole.tui.screens.live import LiveScreen
 from fedconsole.tui.screens.new_run import NewRunScreen
+from fedconsole.tui.screens.no_run import NoRunScreen
 from fedconsole.tui.screens.run_page import RunPage
 from tests.support.desk import PreparedDesk
 from tests.support.histories import (

@@ -18,9 +18,9 @@ from fedconsole.history import RunState, RunSummary
 from fedconsole.tui import glyphs
 from fedconsole.tui.desk import Line
 from fedconsole.tui.opening import Opening
-from fedconsole.tui.run_model import Attendance
+from fedconsole.tui.run_records import Attendance, Level
 from fedconsole.tui.screens.live import LiveScreen
-from fedconsole.tui.widgets.line_log import Level, LineLog
+from fedconsole.tui.widgets.line_log import LineLog
 from screenshots.__main__ import desk_with, upto
 from tests.support.desk import PreparedDesk
 from tests.support.histories import a_run, finished, line, lines_of, press, text_of

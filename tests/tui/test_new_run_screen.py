@@ -15,7 +15,8 @@ from fedconsole.coordinator.plan import OnQuorumLoss, Optimizer, Plan
 from fedconsole.errors import RefusedError
 from fedconsole.tui.desk import Line
 from fedconsole.tui.screens.live import LiveScreen
-from fedconsole.tui.screens.new_run import FormField, NewRunScreen
+from fedconsole.tui.screens.new_run import NewRunScreen
+from fedconsole.tui.widgets.form_field import FormField
 from fedconsole.tui.widgets.line_table import LineTable
 from tests.support.desk import NOW, PreparedDesk
 from tests.support.histories import a_run, lines_of, press, text_of, told

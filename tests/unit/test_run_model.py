@@ -11,7 +11,8 @@ import pytest
 
 from fedconsole.coordinator.phases import Request, RunPhase
 from fedconsole.headless import sentence
-from fedconsole.tui.run_model import AlarmRecord, RunModel, Series
+from fedconsole.tui.run_model import RunModel
+from fedconsole.tui.run_records import AlarmRecord, Series
 
 Line = dict[str, Any]
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from fedconsole.headless import seed_line, sentence
-from fedconsole.tui.run_model import AlarmRecord, RoundRow, RunModel, Series
+from fedconsole.tui.run_model import RunModel
 from fedconsole.tui.run_model import Test as Evaluation
-from fedconsole.tui.widgets.line_log import Level, LogRecord
+from fedconsole.tui.run_records import AlarmRecord, Level, LogRecord, RoundRow, Series
 from tests.support.histories import HOSTILE
 from tests.unit.test_run_model import (
     QUORUM,

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from fedconsole.coordinator.phases import RunPhase
-from fedconsole.tui.run_model import RoundRow, RunModel
+from fedconsole.tui.run_model import RunModel
 from fedconsole.tui.run_model import Test as Evaluation
+from fedconsole.tui.run_records import RoundRow
 
 FOLDER = Path(__file__).parents[2] / "screenshots"
 RUNS = sorted(path.stem for path in FOLDER.glob("*.jsonl"))

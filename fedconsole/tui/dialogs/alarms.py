@@ -17,7 +17,7 @@ from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 
 if TYPE_CHECKING:
-    from fedconsole.tui.run_model import AlarmRecord
+    from fedconsole.tui.run_records import AlarmRecord
 
 
 class AlarmsDialog(ModalScreen[None]):

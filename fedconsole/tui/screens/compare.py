@@ -27,8 +27,9 @@ from fedconsole.tui.screens.run_words import (
 )
 from fedconsole.tui.theme import SERIES
 from fedconsole.tui.widgets.curves import Curve
-from fedconsole.tui.widgets.line_table import Column, LineTable
+from fedconsole.tui.widgets.line_table import LineTable
 from fedconsole.tui.widgets.plot import Plot
+from fedconsole.tui.widgets.table_cells import Column
 
 if TYPE_CHECKING:
     from fedconsole.history import RoundSummary, RunSummary

@@ -17,7 +17,7 @@ def first_screen(mode: str, desk: Desk) -> ConsoleScreen:
 
             return NewRunScreen(desk)
         case "live":
-            from fedconsole.tui.screens.live import NoRunScreen
+            from fedconsole.tui.screens.no_run import NoRunScreen
 
             return NoRunScreen(desk)
         case _:

@@ -30,8 +30,9 @@ from fedconsole.tui.screens.run_words import (
 )
 from fedconsole.tui.theme import style
 from fedconsole.tui.widgets.filter_bar import FilterBar
-from fedconsole.tui.widgets.line_table import Column, LineTable
+from fedconsole.tui.widgets.line_table import LineTable
 from fedconsole.tui.widgets.sparkline import sparkline
+from fedconsole.tui.widgets.table_cells import Column
 from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:

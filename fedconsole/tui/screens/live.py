@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical
-from textual.widgets import Static
 
 from fedconsole.coordinator.phases import Request, RunPhase
 from fedconsole.errors import FedconsoleError
@@ -21,7 +20,8 @@ from fedconsole.tui.frame import ConsoleScreen, Line
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.messages import Alarm, Echo, Notice
-from fedconsole.tui.run_model import AlarmRecord, RunModel
+from fedconsole.tui.run_model import RunModel
+from fedconsole.tui.run_records import AlarmRecord
 from fedconsole.tui.screens.log_file import save_log
 from fedconsole.tui.theme import SERIES
 from fedconsole.tui.widgets.curves import MAX_NAMED, Curve
@@ -45,24 +45,6 @@ _BAND_TICKS: Final = 20
 _AXES: Final = ("step", "time", "round")
 _WORKER_ROWS: Final = 8
 _TEST_COLOUR: Final = "#999999"
-
-
-class NoRunScreen(ConsoleScreen):
-    """The Live mode before there is a run."""
-
-    NAME = "live"
-    ABOUT = (
-        "Here a run is shown while it goes on. Start one on the New run screen, or open one of the "
-        "History that is still running."
-    )
-    BINDINGS: ClassVar = [
-        key("n", "app.mode('new')", "New run", cli="fedconsole run"),
-        key("h", "app.mode('history')", "History", cli="fedconsole runs list"),
-    ]
-    DEFAULT_CSS = "NoRunScreen > Static { width: 1fr; height: 1fr; content-align: center middle; }"
-
-    def body(self) -> ComposeResult:
-        yield Static(_("No run is shown.\n\nn  start one    h  look at earlier ones"), markup=False)
 
 
 class LiveScreen(ConsoleScreen):

@@ -24,10 +24,12 @@ from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.messages import Copy, Echo, Notice, OpenRun
-from fedconsole.tui.run_form import DATASETS, FIELDS, Field, FormState, estimate
+from fedconsole.tui.run_form import DATASETS, FIELDS, FormState, estimate
 from fedconsole.tui.theme import style
 from fedconsole.tui.widgets.device_rows import PRESENCE_ROLES
-from fedconsole.tui.widgets.line_table import Column, LineTable
+from fedconsole.tui.widgets.form_field import FormField
+from fedconsole.tui.widgets.line_table import LineTable
+from fedconsole.tui.widgets.table_cells import Column
 from pi_daemon.protocol.text import clean
 
 _MAX_COMMAND: Final = 4_000
@@ -37,62 +39,6 @@ _WORKER_COLUMNS: Final = (
     Column("data", "examples", 9, right=True),
     Column("note", "note", 12, priority=1, flexible=True),
 )
-
-
-class FormField(Vertical):
-    """A label, what is typed, and below it what is wrong with it."""
-
-    DEFAULT_CSS = """
-    FormField { height: auto; }
-    FormField > Horizontal { height: 1; }
-    FormField Static.label { width: 18; height: 1; padding: 0 1 0 0; }
-    FormField Input { width: 1fr; height: 1; border: none; padding: 0 1; background: $panel; }
-    FormField Input:focus { background: $primary 30%; }
-    FormField Select { width: 1fr; height: 1; }
-    FormField Static.error { height: auto; display: none; color: $error; padding: 0 1; }
-    """
-
-    def __init__(self, spec: Field) -> None:
-        super().__init__()
-        self.spec = spec
-
-    def compose(self) -> ComposeResult:
-        with Horizontal():
-            yield Static(_(self.spec.label), classes="label", markup=False)
-            if self.spec.choices:
-                yield Select(
-                    [(choice, choice) for choice in self.spec.choices],
-                    prompt=self.spec.hint,
-                    compact=True,
-                    id=self.spec.name,
-                )
-            else:
-                yield Input(placeholder=_(self.spec.hint), compact=True, id=self.spec.name)
-        yield Static(classes="error", markup=False)
-
-    @property
-    def text(self) -> str:
-        field = self.query_one(f"#{self.spec.name}")
-        if isinstance(field, Select):
-            return "" if field.is_blank() else str(field.value)
-        assert isinstance(field, Input)
-        return field.value
-
-    def set_text(self, text: str) -> None:
-        field = self.query_one(f"#{self.spec.name}")
-        if isinstance(field, Select):
-            if text:
-                field.value = text
-            else:
-                field.clear()
-        elif isinstance(field, Input):
-            field.value = text
-
-    def show_problem(self, problem: str | None) -> None:
-        error = self.query_one(".error", Static)
-        if error.display or problem:
-            error.update(f"{glyph('failed')} {clean(problem)}" if problem else "")
-            error.display = problem is not None
 
 
 class _Workers:

@@ -26,6 +26,7 @@ from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.messages import Notice
 from fedconsole.tui.run_model import RunModel
+from fedconsole.tui.run_records import LogRecord
 from fedconsole.tui.screens.fixed_rows import FixedRows
 from fedconsole.tui.screens.log_file import save_log
 from fedconsole.tui.screens.run_actions import RunActions
@@ -40,9 +41,10 @@ from fedconsole.tui.theme import SERIES, style
 from fedconsole.tui.widgets.curves import Curve
 from fedconsole.tui.widgets.filter_bar import FilterBar
 from fedconsole.tui.widgets.filtering import EVERYTHING
-from fedconsole.tui.widgets.line_log import MAX_LINES, LineLog, LogRecord
-from fedconsole.tui.widgets.line_table import Column, LineTable
+from fedconsole.tui.widgets.line_log import MAX_LINES, LineLog
+from fedconsole.tui.widgets.line_table import LineTable
 from fedconsole.tui.widgets.plot import Plot
+from fedconsole.tui.widgets.table_cells import Column
 from fedconsole.tui.widgets.timeline import Timeline
 from pi_daemon.protocol.text import clean
 

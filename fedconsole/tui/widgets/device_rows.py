@@ -15,8 +15,8 @@ from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.lang import _
 from fedconsole.tui.theme import style
 from fedconsole.tui.widgets.health import heat, throttle_flags
-from fedconsole.tui.widgets.line_table import Column
 from fedconsole.tui.widgets.sparkline import sparkline
+from fedconsole.tui.widgets.table_cells import Column
 from pi_daemon.protocol.text import clean
 
 PRESENCE_ROLES: Final = {

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import IntEnum
 from itertools import islice
 from typing import ClassVar, Final
 
@@ -23,6 +22,7 @@ from fedconsole.tui.formats import fit
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
+from fedconsole.tui.run_records import Level, LogRecord
 from fedconsole.tui.theme import style
 from fedconsole.tui.widgets.filtering import EVERYTHING, Filter
 from pi_daemon.protocol.text import clean
@@ -32,13 +32,6 @@ _MAX_TEXT: Final = 4_000
 _WORKER_CELLS: Final = 10
 
 
-class Level(IntEnum):
-    DEBUG = 0
-    INFO = 1
-    WARNING = 2
-    ERROR = 3
-
-
 _WORDS: Final = {
     Level.DEBUG: "DEBUG",
     Level.INFO: "INFO",
@@ -46,17 +39,6 @@ _WORDS: Final = {
     Level.ERROR: "ERROR",
 }
 _ROLES: Final = {Level.DEBUG: "dim", Level.WARNING: "warning", Level.ERROR: "bad"}
-
-
-@dataclass(frozen=True, slots=True)
-class LogRecord:
-    time: datetime
-    level: Level
-    worker: str
-    text: str
-
-    def fields(self) -> dict[str, str]:
-        return {"level": self.level.name.lower(), "worker": self.worker, "text": self.text}
 
 
 class LineLog(ScrollView, can_focus=True):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol
+from typing import ClassVar, Final
 
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
-from rich.text import Text
 from textual import events
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -23,44 +22,11 @@ from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.theme import style
 from fedconsole.tui.widgets.filtering import EVERYTHING, Filter
-from pi_daemon.protocol.text import clean
+from fedconsole.tui.widgets.table_cells import Column, RowSource, cell_segments, padded
 
 _SORT_S: Final = 0.5
 """Rows that change places more often cannot be read."""
 _GAP: Final = 1
-_MAX_CELL: Final = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    key: str
-    title: str
-    """English; translated when it is drawn."""
-    width: int
-    priority: int = 0
-    """Where there is no room for all, the highest number goes first."""
-    right: bool = False
-    flexible: bool = False
-    """Takes what the others leave."""
-    sortable: bool = True
-
-
-class RowSource(Protocol):
-    """What a table shows. It is asked for the rows on the screen only, but for sorting and filters."""
-
-    def keys(self) -> Sequence[str]: ...
-
-    def version(self, key: str) -> Hashable:
-        """Changes whenever the row would be drawn differently."""
-
-    def cells(self, key: str) -> Mapping[str, Text]:
-        """By column."""
-
-    def sort_value(self, key: str, column: str) -> Any:
-        """None comes last."""
-
-    def fields(self, key: str) -> Mapping[str, str]:
-        """What a filter looks at."""
 
 
 class LineTable(ScrollView, can_focus=True):
@@ -276,7 +242,7 @@ class LineTable(ScrollView, can_focus=True):
             if column.key == self._sort:
                 arrow = glyph("down" if self._is_reversed else "up")
                 title = fit(title, cells - 1) + arrow
-            segments.append(Segment(_padded(fit(title, cells), cells, column.right) + " ", look))
+            segments.append(Segment(padded(fit(title, cells), cells, column.right) + " ", look))
         return Strip(segments).adjust_cell_length(width, look).simplify()
 
     def _row(self, row: str, width: int) -> Strip:
@@ -289,7 +255,7 @@ class LineTable(ScrollView, can_focus=True):
             segments.append(Segment(glyph("mark") if row in self.marked else " ", base))
             segments.append(Segment(" ", base))
         for column, room in self._layout(width):
-            segments += _cell_segments(cells.get(column.key), room, column.right, base)
+            segments += cell_segments(cells.get(column.key), room, column.right, base)
             segments.append(Segment(" " * _GAP, base))
         return Strip(segments).adjust_cell_length(width, base).simplify()
 
@@ -424,41 +390,3 @@ class LineTable(ScrollView, can_focus=True):
             if left <= x < left + width and column.sortable:
                 self._sort_by(column.key)
             left += width + _GAP
-
-
-def _padded(text: str, cells: int, right: bool) -> str:
-    blanks = " " * max(0, cells - cell_len(text))
-    return blanks + text if right else text + blanks
-
-
-def _cell_segments(text: Text | None, cells: int, right: bool, base: Style) -> list[Segment]:
-    """One cell, exactly so wide, whatever its text holds."""
-    if text is None:
-        return [Segment(" " * cells, base)]
-    plain = text.plain
-    cleaned = clean(plain, _MAX_CELL)
-    if cleaned != plain or cell_len(cleaned) > cells:
-        look = base + (text.style if isinstance(text.style, Style) else Style.parse(text.style))
-        if text.spans and isinstance(text.spans[0].style, Style):
-            look += text.spans[0].style
-        return [Segment(_padded(fit(cleaned, cells), cells, right), look)]
-    copy = text.copy()
-    blanks = cells - cell_len(plain)
-    if right:
-        copy.pad_left(blanks)
-    else:
-        copy.pad_right(blanks)
-    return [
-        Segment(segment.text, base + segment.style if segment.style else base)
-        for segment in copy.render(_CONSOLE)
-        if segment.text
-    ]
-
-
-def _make_console() -> Any:
-    from rich.console import Console
-
-    return Console(force_terminal=True, color_system="truecolor", width=_MAX_CELL)
-
-
-_CONSOLE: Final = _make_console()

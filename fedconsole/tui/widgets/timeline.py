@@ -16,7 +16,7 @@ from fedconsole.tui.formats import fit
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
-from fedconsole.tui.run_model import Attendance
+from fedconsole.tui.run_records import Attendance
 from fedconsole.tui.theme import style
 from pi_daemon.protocol.text import clean
 

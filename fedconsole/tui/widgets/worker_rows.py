@@ -12,11 +12,12 @@ from textual.widget import Widget
 from fedconsole.tui.formats import number, size
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.lang import _
-from fedconsole.tui.run_model import RunModel, WorkerRow
+from fedconsole.tui.run_model import RunModel
+from fedconsole.tui.run_records import WorkerRow
 from fedconsole.tui.theme import SERIES, style
 from fedconsole.tui.widgets.health import heat, throttle_flags
-from fedconsole.tui.widgets.line_table import Column
 from fedconsole.tui.widgets.sparkline import sparkline
+from fedconsole.tui.widgets.table_cells import Column
 
 _TREND_CELLS: Final = 12
 _BAR_CELLS: Final = 6

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fedconsole.errors import StorageError
+from pi_daemon.durable import sync
 
 Line = dict[str, Any]
 """One JSON line: `v`, `seq`, `time`, `type`, `run`, and the fields of its type."""
@@ -70,6 +71,8 @@ class RunStore:
         try:
             for path in (folder, self.updates, self.checkpoints):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Else a power cut may take the name of the folder, and the run with it.
+            sync(folder.parent)
             self._lock = os.open(folder / "engine.lock", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._database = sqlite3.connect(folder / "run.db", isolation_level=None)

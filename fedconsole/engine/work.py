@@ -181,7 +181,7 @@ class Work:
             temporary = path.with_name(path.name + ".partial")
             temporary.unlink(missing_ok=True)
             temporary.hardlink_to(model.path)
-            temporary.replace(path)
+            put_in_place(temporary, path)
         else:
             _write_state_dict(path, self._state_dict(model))
 
@@ -288,7 +288,7 @@ def _write_state_dict(path: Path, state: Mapping[str, Tensor]) -> None:
             torch.save(dict(state), temporary)
         except RuntimeError as error:  # what torch makes of a disk that refuses
             raise OSError(str(error)) from error
-        temporary.replace(path)
+        put_in_place(temporary, path)
         return
     specs = {key: spec_of(tensor) for key, tensor in state.items()}
     write_model(path, specs, lambda key: [state[key]])

@@ -262,7 +262,12 @@ class Server:
         self._keep_only(action.prepare.graphs.sha256)
         worker = self._worker(action.prepare)
         try:
-            ready = await self._trainer.ask(lambda trainer: trainer.prepare(worker))
+            try:
+                ready = await self._trainer.ask(lambda trainer: trainer.prepare(worker))
+            except TrainerExitedError as error:
+                # The next one tells whether it died by chance or of what it was asked for.
+                log.warning("preparing again: %s", clean(str(error)))
+                ready = await self._trainer.ask(lambda trainer: trainer.prepare(worker))
         except (TrainerRefusal, TrainerExitedError) as error:
             self._do(device.on_prepare_failed(ticket, *_failure(error), time.monotonic()))
         else:

@@ -38,7 +38,7 @@ _FIRST_DELAY_S: Final = 0.5
 _LAST_DELAY_S: Final = 30.0
 _RELEASE_S: Final = 2.0
 _GRACE_S: Final = 5.0
-"""A device that starts at the same time as the run is not missed: it may take so long."""
+"""A device that starts, or starts again, at the same time as the run is not missed: it may take so long."""
 
 A = TypeVar("A", bound=m.Answer)
 
@@ -60,6 +60,9 @@ class WorkerLink:
         self.worker_id = address
         """The address, until the job has given a name that is unique in the run."""
         self.hello: m.Hello | None = None
+        self._hello_s = time.monotonic()
+        """When it came; before that, when it was first waited for."""
+        self._has_joined = False
         self.has_answered = asyncio.Event()
         """Set by the first hello, and by the first failure to get one."""
         self._job = job
@@ -85,7 +88,7 @@ class WorkerLink:
         return self._bytes_before[1] + (self._connection.bytes_received if self._connection else 0)
 
     async def run(self) -> None:
-        began_s = time.monotonic()
+        self._hello_s = time.monotonic()
         async with asyncio.TaskGroup() as self._deliveries:
             for delay_s in _delays():
                 try:
@@ -98,7 +101,8 @@ class WorkerLink:
                     reason = in_words(error)
                 if self._is_closing:
                     return
-                if self.hello is not None or time.monotonic() - began_s > _GRACE_S:
+                is_missing = time.monotonic() - self._hello_s > _GRACE_S
+                if self._has_joined or is_missing:
                     self._reports.event(e.WorkerLost(self.worker_id, reason))
                     self.has_answered.set()
                 await asyncio.sleep(delay_s)
@@ -158,6 +162,7 @@ class WorkerLink:
             raise Refusal(f"another device answers at {self.address} now")
         self._job.claim(self.address, theirs)
         self.hello = theirs
+        self._hello_s = time.monotonic()
         self.has_answered.set()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(connection.listen())
@@ -169,6 +174,7 @@ class WorkerLink:
             self._connection, self._tasks = connection, tasks
             status = connection.status or theirs.status
             self._warn_of_other_torch(theirs)
+            self._has_joined = True
             self._reports.event(
                 e.WorkerJoined(
                     worker=self.worker_id,

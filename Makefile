@@ -69,6 +69,10 @@ $(FLOWER)/bin/flwr: $(INSTALLED)
 bench-flower: $(FLOWER)/bin/flwr ## Flower at the same work, in an environment of its own (5 to 8 minutes)
 	$(BIN)/python -m benchmarks.flower
 
+.PHONY: chaos
+chaos: $(INSTALLED) ## Kill things in the middle of many runs (KILLS=50, SEED=1)
+	$(BIN)/python -m tests.chaos.campaign --kills $(or $(KILLS),50) --seed $(or $(SEED),1)
+
 .PHONY: screenshots
 screenshots: $(INSTALLED) ## Draw the pictures of screenshots/ anew
 	$(BIN)/python -m screenshots

@@ -31,7 +31,8 @@ from tests.support.terminal import Terminal, terminal
 _WORKERS: Final = 1_000
 _LOSSES_PER_S: Final = 10_000
 _RUN: Final = "20260101-load"
-_WARM_UP_S: Final = 8.0
+_WARM_UP_S: Final = 60.0
+"""By then every worker has as many points as are kept of it."""
 _KEY_S: Final = (0.07, 0.13)
 _CURSOR: Final = rb"48;2;31;39;49m[^\n]{0,60}?"
 """The background of the row with the cursor, and what may stand between it and the row's name."""

@@ -264,8 +264,7 @@ class Server:
         try:
             try:
                 ready = await self._trainer.ask(lambda trainer: trainer.prepare(worker))
-            except TrainerExitedError as error:
-                # The next one tells whether it died by chance or of what it was asked for.
+            except TrainerExitedError as error:  # by chance, or of what it was asked for?
                 log.warning("preparing again: %s", clean(str(error)))
                 ready = await self._trainer.ask(lambda trainer: trainer.prepare(worker))
         except (TrainerRefusal, TrainerExitedError) as error:

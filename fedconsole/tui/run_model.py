@@ -29,8 +29,8 @@ from pi_daemon.protocol.text import clean
 
 Line = Mapping[str, Any]
 
-_MAX_POINTS_OF_ALL: Final = 1_000_000
-"""32 MB."""
+_MAX_POINTS_OF_ALL: Final = 250_000
+"""8 MB."""
 _MIN_POINTS: Final = 200
 _MAX_ROUND_TIMES: Final = 20
 _MAX_ALARMS: Final = 500

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -149,11 +150,17 @@ def test_a_signal_to_the_front_end_aborts_the_run(number: signal.Signals, exit_c
 def test_a_signal_before_the_run_exists_ends_the_front_end(
     number: signal.Signals, exit_code: int
 ) -> None:
-    with started("--all") as process:
-        assert process.stderr is not None
-        assert process.stderr.readline() == "looking for devices\n"
-        process.send_signal(number)
-        _, err = rest_of(process)
+    # A device that never says anything: the search lasts long enough to be interrupted.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        Path("fedconsole.toml").write_text(f'[[devices]]\nhost = "127.0.0.1"\nport = {port}\n')
+        with started("--all") as process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "looking for devices\n"
+            connection, _ = silent.accept()
+            with connection:
+                process.send_signal(number)
+                _, err = rest_of(process)
     assert (process.returncode, err) == (exit_code, "")
     assert history.run_ids() == []
 

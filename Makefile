@@ -34,12 +34,15 @@ demo: $(INSTALLED) ## Three local devices train digits (HEADLESS=1: without a fu
 test: $(INSTALLED) ## Every test
 	$(BIN)/python -m pytest
 
-.PHONY: check
-check: $(INSTALLED) ## Format, lint, types, import rules, unit and property tests
+.PHONY: lint
+lint: $(INSTALLED) ## Format, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+.PHONY: check
+check: lint ## The same, and unit and property tests: what to run before a commit
 	$(BIN)/python -m pytest tests/unit tests/property
 
 .PHONY: format

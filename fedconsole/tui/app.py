@@ -127,8 +127,10 @@ class FedconsoleApp(App[None]):
             try:
                 await self.desk.request(run, Request.ABORT)
             except FedconsoleError as error:
-                self.tell(str(error), "error")
-                return
+                # One that has ended while the question stood there needs no abort.
+                if self._active_run() is not None:
+                    self.tell(str(error), "error")
+                    return
         if answer != "cancel":
             self.exit()
 

@@ -183,3 +183,14 @@ async def test_the_log_of_a_stored_run_is_saved(tmp_path: Path) -> None:
     async with console(desk, Opening("history", "20261123-0001")) as pilot:
         await press(pilot, "shift+tab", "S")
         assert told(pilot) == [f"log saved: {tmp_path / '20261123-0001.log'}"]
+
+
+async def test_a_run_that_ends_while_its_operator_is_asked_does_not_keep_him() -> None:
+    desk = PreparedDesk(journals={RUN: list(BUSY)}, running={RUN})
+    async with console(desk, Opening("live", RUN)) as pilot:
+        await press(pilot, "q")
+        desk.refusal = RefusedError("no engine listens")
+        desk.tell(RUN, {**ending("all rounds complete"), "run": RUN})
+        await shows(pilot, "FAILED")
+        await press(pilot, "left", "enter")
+        await until(pilot, lambda: pilot.app._exit)

@@ -15,12 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from benchmarks import console, costs, flower, memory, steering, training, virtual, wire
+from benchmarks import console, costs, flower, memory, steering, training, trust, virtual, wire
 from benchmarks.table import Row, machine_line, print_table
 
 _PARTS: Final[Mapping[str, Callable[[Path], list[Row]]]] = {
     "training": training.run,
     "wire": wire.run,
+    "trust": trust.run,
     "memory": memory.run,
     "virtual": virtual.run,
     "steering": steering.run,

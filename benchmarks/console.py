@@ -31,8 +31,11 @@ from tests.support.terminal import Terminal, terminal
 _WORKERS: Final = 1_000
 _LOSSES_PER_S: Final = 10_000
 _RUN: Final = "20260101-load"
-_WARM_UP_S: Final = 60.0
-"""By then every worker has as many points as are kept of it."""
+_WARM_UP_S: Final = 120.0
+"""By then every worker has as many points as are kept of it, and the caches of Rich and Textual that new
+texts go into are full."""
+_SAMPLE_S: Final = 5.0
+_SLOPE_MINUTES: Final = 5.0
 _KEY_S: Final = (0.07, 0.13)
 _CURSOR: Final = rb"48;2;31;39;49m[^\n]{0,60}?"
 """The background of the row with the cursor, and what may stand between it and the row's name."""
@@ -65,19 +68,40 @@ async def _under_load(seconds: float) -> list[Row]:
 
 async def _measure(opened: Terminal, seconds: float) -> list[Row]:
     pid = opened.process.pid
-    memory, cpu, begun = psutil.Process(pid).memory_info().rss, cpu_seconds(pid), time.monotonic()
-    latencies = await _press_keys(opened, seconds)
+    cpu, begun = cpu_seconds(pid), time.monotonic()
+    memory: list[tuple[float, float]] = []
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(_watch_memory(pid, memory))
+        latencies = await _press_keys(opened, seconds)
+        watching.cancel()
     passed = time.monotonic() - begun
     share = (cpu_seconds(pid) - cpu) / passed
-    grown = psutil.Process(pid).memory_info().rss - memory
     name = f"console, {_WORKERS:,} workers, {_LOSSES_PER_S:,} losses/s"
     return [
         Row(f"{name}: key to reaction, median", _ms(statistics.median(latencies)), None, "ms", ""),
         Row(f"{name}: key to reaction, p95", _ms(_p95(latencies)), None, "ms", "< 50"),
         Row(f"{name}: share of a core", 100 * share, None, "%", "< 35"),
-        Row(f"{name}: memory", memory / 1e6, None, "MB", ""),
-        Row(f"{name}: memory grown in {passed:.0f} s", grown / 1e6, None, "MB", "flat"),
+        *_memory_rows(name, memory),
         Row(f"{name}: load of the machine", os.getloadavg()[0], None, "", ""),
+    ]
+
+
+async def _watch_memory(pid: int, seen: list[tuple[float, float]]) -> None:
+    """Add the time in minutes and the resident MB, every few seconds."""
+    while True:
+        seen.append((time.monotonic() / 60, psutil.Process(pid).memory_info().rss / 1e6))
+        await asyncio.sleep(_SAMPLE_S)
+
+
+def _memory_rows(name: str, seen: list[tuple[float, float]]) -> list[Row]:
+    (begun, first), (ended, last) = seen[0], seen[-1]
+    late = [(at, memory) for at, memory in seen if at >= ended - _SLOPE_MINUTES]
+    slope = statistics.linear_regression(*zip(*late, strict=True)).slope
+    minutes, slope_minutes = ended - begun, ended - late[0][0]
+    return [
+        Row(f"{name}: memory after {_WARM_UP_S:.0f} s", first, None, "MB", ""),
+        Row(f"{name}: memory {minutes:.1f} min later", last, None, "MB", "< 2 more"),
+        Row(f"{name}: its slope, last {slope_minutes:.1f} min", slope, None, "MB/min", "< 0.2"),
     ]
 
 

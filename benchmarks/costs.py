@@ -33,8 +33,8 @@ def run(folder: Path) -> list[Row]:
             "fedconsole --help": "import sys; sys.argv[1:] = ['--help']; "
             "from fedconsole.cli.main import main; main()",
             "import fedconsole.cli.main": "import fedconsole.cli.main",
-            "import pi_daemon.server": "import pi_daemon.server",
-            "import pi_daemon.trainer": "import pi_daemon.trainer",
+            "import pi_daemon.server.server": "import pi_daemon.server.server",
+            "import pi_daemon.trainer": "import pi_daemon.trainer.__main__",
         }
         seconds = {name: program_seconds(code) for name, code in programs.items()}
     bare = seconds.pop("python")

@@ -1,7 +1,7 @@
 """A worker without torch that returns each model as its update at once: what is left is the wire.
 
-`python -m benchmarks.echo CARD` prints its port, and a second line when `run.prepare` has come. It
-answers that when a line has come on its standard input, and ends with it. Its update has the model's content; no worker's parameters are
+`python -m benchmarks.echo CARD [KEYS CONSOLE.pem]` prints its port, and a second line when `run.prepare`
+has come. With a folder for its key it speaks TLS, with that console alone. It answers `run.prepare` when a line has come on its standard input, and ends with it. Its update has the model's content; no worker's parameters are
 told from another's by content anywhere in the engine, so that saves nothing.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from pathlib import Path
 
 import msgspec
 from websockets.asyncio.server import ServerConnection, serve
@@ -24,18 +25,20 @@ from pi_daemon.protocol.limits import (
     PROTO,
     SUBPROTOCOL,
 )
+from pi_daemon.trust.keys import open_keys, pem_to_der
+from pi_daemon.trust.tls import device_context
 
 _STATUS = m.DeviceStatus(state=m.DeviceState.IDLE, highest_fence=0)
 """Never with a model: so each round brings its own."""
 
 
 class EchoWorker:
-    def __init__(self, card: m.DatasetCard, may_go: asyncio.Event) -> None:
+    def __init__(self, card: m.DatasetCard, device_id: str, may_go: asyncio.Event) -> None:
         self._may_go = may_go
         self._hello = m.Hello(
             proto=PROTO,
             min_proto=PROTO,
-            id=f"echo-{os.getpid()}",
+            id=device_id,
             name=f"echo-{os.getpid()}",
             boot_id="1",
             build="echo",
@@ -106,7 +109,12 @@ def _update(start: m.StartRound, blob: m.Blob, batch_size: int) -> m.Update:
 
 async def main() -> None:
     may_go = asyncio.Event()
-    worker = EchoWorker(msgspec.json.decode(sys.argv[1], type=m.DatasetCard), may_go)
+    device_id, tls = f"echo-{os.getpid()}", None
+    if sys.argv[2:]:
+        keys = open_keys(Path(sys.argv[2]) / str(os.getpid()))
+        console = pem_to_der(Path(sys.argv[3]).read_text())
+        device_id, tls = keys.id, device_context(keys, [console])
+    worker = EchoWorker(msgspec.json.decode(sys.argv[1], type=m.DatasetCard), device_id, may_go)
     async with serve(
         worker.serve,
         "127.0.0.1",
@@ -114,6 +122,7 @@ async def main() -> None:
         subprotocols=[Subprotocol(SUBPROTOCOL)],
         compression=None,
         max_size=MAX_FRAME_BYTES,
+        ssl=tls,
     ) as listener:
         print(next(iter(listener.sockets)).getsockname()[1], flush=True)
         if await asyncio.to_thread(sys.stdin.readline):

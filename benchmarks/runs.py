@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import psutil
@@ -20,7 +21,12 @@ from fedconsole.engine.control import ControlLink
 from fedconsole.engine.launch import new_run_id, start_engine
 from fedconsole.engine.store import Line
 from fedconsole.learning.tasks.loading import load_task
+from fedconsole.trust import known_devices
+from fedconsole.trust.known_devices import KnownDevice
+from fedconsole.trust.own_keys import own_keys
 from pi_daemon.protocol.messages import DatasetCard
+from pi_daemon.protocol.pairing import ConsoleRole
+from pi_daemon.trust.keys import key_id, pem_to_der
 
 
 @contextmanager
@@ -28,7 +34,7 @@ def own_places(folder: Path) -> Iterator[None]:
     """Runs and sockets of this process and its children go below `folder`, and are deleted after."""
     before = dict(os.environ)
     places = folder / "places"
-    for name in ("STATE_HOME", "RUNTIME_DIR", "CONFIG_HOME", "CACHE_HOME"):
+    for name in ("STATE_HOME", "RUNTIME_DIR", "CONFIG_HOME", "CACHE_HOME", "DATA_HOME"):
         # One letter: socket paths end at 108 bytes.
         place = places / name[0].lower()
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -65,6 +71,10 @@ class Processes:
             if process.stdout is not None
         ]
 
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes]
+
     def cpu_seconds(self) -> float:
         """Of all of them, since they were started."""
         return sum(cpu_seconds(process.pid) for process in self._processes)
@@ -97,8 +107,11 @@ def processes(arguments: list[str], num_workers: int) -> Iterator[Processes]:
 
 
 @contextmanager
-def echo_workers(task_name: str, num_workers: int) -> Iterator[Processes]:
-    """Workers that have data of a task and return its model as it came (benchmarks.echo)."""
+def echo_workers(task_name: str, num_workers: int, *, secure: bool = False) -> Iterator[Processes]:
+    """Workers that have data of a task and return its model as it came (benchmarks.echo).
+
+    Secure ones speak TLS, and this console and they know each other's keys.
+    """
     task = load_task(task_name)
     card = DatasetCard(
         name=task.dataset,
@@ -109,8 +122,31 @@ def echo_workers(task_name: str, num_workers: int) -> Iterator[Processes]:
         num_classes=task.num_classes,
         sha256="0" * 64,
     )
-    with processes(["benchmarks.echo", msgspec.json.encode(card).decode()], num_workers) as workers:
-        yield workers
+    arguments = ["benchmarks.echo", msgspec.json.encode(card).decode()]
+    with TemporaryDirectory(prefix="fedconsole-bench-keys-") as keys:
+        if secure:
+            arguments += [keys, str(own_keys().certificate_path)]
+        with processes(arguments, num_workers) as workers:
+            if secure:
+                for address, pid in zip(workers.addresses, workers.pids, strict=True):
+                    _remember(address, Path(keys) / str(pid) / "cert.pem")
+            yield workers
+
+
+def _remember(address: str, certificate: Path) -> None:
+    """As if this console had paired with the worker at the address."""
+    pem = certificate.read_text()
+    device_id = key_id(pem_to_der(pem))
+    known_devices.remember(
+        KnownDevice(
+            id=device_id,
+            name="echo",
+            role=ConsoleRole.OPERATOR,
+            paired_at="2026-01-01T00:00:00+00:00",
+            certificate=pem,
+            addresses=(address,),
+        )
+    )
 
 
 class EngineRun:

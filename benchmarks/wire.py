@@ -75,12 +75,12 @@ def _rows(size: str, task: str, num_bytes: int, num_rounds: int, mark: str) -> l
     ]
 
 
-async def federated(task: str, num_rounds: int) -> FederatedRounds:
+async def federated(task: str, num_rounds: int, *, secure: bool = False) -> FederatedRounds:
     ends: list[float] = []
     engine_cpu: list[float] = []
     cpu: list[float] = []
     num_bytes: list[int] = []
-    with echo_workers(task, NUM_WORKERS) as workers:
+    with echo_workers(task, NUM_WORKERS, secure=secure) as workers:
         workers.say_go()
         plan = Plan(
             task=task,

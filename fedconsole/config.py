@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import tomllib
@@ -20,6 +21,33 @@ from fedconsole.fleet.device import Device, Source, parse_address
 from pi_daemon.protocol.limits import PORT
 from pi_daemon.protocol.text import clean
 
+Theme = Literal[
+    "ansi",
+    "fed-dark",
+    "fed-light",
+    "fed-high-contrast",
+    "textual-dark",
+    "textual-light",
+    "nord",
+    "gruvbox",
+    "catppuccin-mocha",
+    "dracula",
+    "tokyo-night",
+    "monokai",
+    "flexoki",
+    "catppuccin-latte",
+    "catppuccin-frappe",
+    "catppuccin-macchiato",
+    "solarized-light",
+    "solarized-dark",
+    "rose-pine",
+    "rose-pine-moon",
+    "rose-pine-dawn",
+    "atom-one-dark",
+    "atom-one-light",
+]
+"""Ours, and those of Textual."""
+
 
 class FrontEnd(msgspec.Struct, frozen=True, kw_only=True):
     """What a person may set once and for all about the program in their terminal."""
@@ -32,7 +60,7 @@ class FrontEnd(msgspec.Struct, frozen=True, kw_only=True):
     """How long to listen for devices' announcements; 0: no multicast at all."""
     lang: Literal["en", "ko"] | None = None
     """Of the full screen; None: that of the locale."""
-    theme: Literal["ansi", "fed-dark", "fed-light", "fed-high-contrast"] = "fed-dark"
+    theme: Theme = "fed-dark"
     glyphs: Literal["unicode", "ascii"] = "unicode"
     """ascii: for terminals that draw signs two cells wide."""
     mouse: bool = True
@@ -179,6 +207,18 @@ def load(options: Mapping[str, object], config_file: Path | None = None) -> Conf
     return Config(chosen, tuple(devices), files)
 
 
+def template() -> str:
+    """A file that sets nothing: every key with its default, commented out."""
+    defaults = {setting.key: setting.value for setting in Config({}, (), ()).settings()}
+    lines = ["# Shown are the defaults: take a # away and change what stands behind it."]
+    for table, fields in _TABLES.items():
+        lines += ["", f"[{table}]"]
+        for key in fields:
+            value = defaults[key]
+            lines.append(f"# {key} = {'' if value is None else json.dumps(value)}".rstrip())
+    return "\n".join([*lines, "", "# [[devices]]", '# host = "192.168.0.52"', ""])
+
+
 def _files(config_file: Path | None) -> Iterator[Path]:
     if config_file is not None:
         yield config_file
@@ -190,7 +230,8 @@ def _read(path: Path) -> dict[str, Any]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RefusedError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    # A number of 5,000 digits is a ValueError only.
+    except (ValueError, RecursionError) as error:
         raise RefusedError(f"{path} is no TOML: {error}; mend that line") from error
     _require_known(document, [*_TABLES, "devices"], str(path))
     return document
@@ -291,6 +332,8 @@ def _convert(key: str, value: object) -> object:
 def _form_of(key: str, reason: Exception) -> object:
     """What a value should look like, for a person."""
     types = str(KEYS[key].type)
+    if "out of range" in str(reason):
+        return "expected a number nearer to 0"
     if isinstance(reason, msgspec.ValidationError) and key not in _FORMS:
         for name, words in (("float", "expected a number"), ("int", "expected a whole number")):
             if name in types:

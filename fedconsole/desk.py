@@ -20,7 +20,7 @@ import msgspec
 from fedconsole import config, paths
 from fedconsole.coordinator.phases import Request
 from fedconsole.coordinator.plan import Plan
-from fedconsole.errors import FedconsoleError
+from fedconsole.errors import FedconsoleError, UsageError
 from fedconsole.fleet.inventory import Inventory
 from pi_daemon.protocol.text import clean
 
@@ -42,11 +42,13 @@ class RealDesk:
         self._engines: list[subprocess.Popen[bytes]] = []
         """Kept, so that ended ones do not stay as zombies."""
         self._watcher: Watcher | None = None
+        self.own_id = ""
         self._added: list[str] = []
         """Addresses that were typed before there was a watcher."""
 
     async def watch(self) -> None:
         self._watcher = await asyncio.to_thread(self._make_watcher)
+        self.own_id = await asyncio.to_thread(_own_id)
         for address in self._added:
             self._watcher.add(address)
         await self._watcher.run()
@@ -64,6 +66,29 @@ class RealDesk:
             from fedconsole.fleet.device import parse_address
 
             self._added.append(parse_address(address))
+
+    async def pair(self, text: str) -> str:
+        from fedconsole.trust import pairing
+        from pi_daemon.trust.join import JoinError, parse_join
+
+        try:
+            join = parse_join(text)
+        except JoinError as error:
+            raise UsageError(str(error)) from error
+        device = await pairing.pair(join, lambda: self._places(join.device_id))
+        self.own_id = await asyncio.to_thread(_own_id)
+        return device.name
+
+    async def _places(self, device_id: str) -> list[str]:
+        """Where a device was announced."""
+        from fedconsole.fleet.finding import places_of
+
+        return places_of(device_id, (record.device for record in self.inventory.records.values()))
+
+    async def forget(self, device_id: str) -> None:
+        from fedconsole.trust import known_devices
+
+        await asyncio.to_thread(known_devices.forget, device_id)
 
     def clock(self) -> float:
         return time.monotonic()
@@ -161,6 +186,18 @@ class RealDesk:
 
     def export_folder(self) -> Path:
         return paths.state_dir() / "exports"
+
+
+def _own_id() -> str:
+    """This console's id, if it has a key that can be used: who has none, has nothing paired."""
+    if not (paths.identity_dir() / "key.pem").exists():
+        return ""
+    from fedconsole.trust.own_keys import own_keys
+
+    try:
+        return own_keys().id
+    except FedconsoleError:
+        return ""  # every link says why
 
 
 def _wait(engine: subprocess.Popen[bytes]) -> None:

@@ -1,26 +1,287 @@
-"""How fedconsole reaches a daemon: who it says it is, the websocket's settings, failures in words."""
+"""How fedconsole reaches a daemon: with or without TLS, only those that may answer, failures in words.
+
+Who is not known here is refused before a connection is made; who does not prove the key that is
+known, before anything is sent.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import secrets
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Final
 
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
-from websockets.frames import Close
+from msgspec.structs import replace
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidURI
+from websockets.frames import Close, CloseCode
 from websockets.typing import Subprotocol
 
-from pi_daemon.protocol.errors import FrameError
-from pi_daemon.protocol.limits import MAX_FRAME_BYTES, MIN_PROTO, PROTO, SUBPROTOCOL
+from fedconsole import paths
+from fedconsole.errors import (
+    FedconsoleError,
+    IdentityChangedError,
+    NotPairedError,
+    RefusedError,
+)
+from fedconsole.fleet.device import is_loopback, parse_address, reachable
+from fedconsole.trust import known_devices
+from fedconsole.trust.known_devices import KnownDevice, KnownDevices
+from pi_daemon.discovery import registered_daemons
+from pi_daemon.liveness import ConsoleConnection
+from pi_daemon.protocol.codec import common_version, decode_from_daemon, encode, no_common_version
+from pi_daemon.protocol.errors import FrameError, ProtocolError
+from pi_daemon.protocol.limits import (
+    CLOSE_NO_COMMON_VERSION,
+    CLOSE_NOT_ADMITTED,
+    CLOSE_NOT_PAIRED,
+    MAX_FRAME_BYTES,
+    MIN_PROTO,
+    PING_S,
+    PONG_S,
+    PROTO,
+    SUBPROTOCOL,
+)
 from pi_daemon.protocol.messages import Hello, Role
 from pi_daemon.protocol.text import clean
 
 _BOOT_ID = secrets.token_hex(8)
+_OPEN_S: Final = 5.0
+_HELLO_S: Final = 5.0
+_REFUSED_KEY: Final = ("UNKNOWN_CA", "CERTIFICATE_UNKNOWN", "BAD_CERTIFICATE", "ACCESS_DENIED")
+"""How a daemon's TLS says that it does not admit this console's certificate (RFC 8446, 6.2)."""
+_BROKEN: Final = frozenset(
+    {CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.MESSAGE_TOO_BIG}
+)
+"""With which the websockets library closes a link on which the device has broken its rules."""
+_NO_TLS: Final = "no TLS 1.3 is spoken there: is that pi-daemon initialised?"
+
+
+class HungUpError(ConnectionError):
+    """Whoever answers hangs up at the beginning of a link with TLS."""
+
+
+class WrongDeviceError(ConnectionError):
+    """Another device answers at an address; nothing was sent to it."""
+
+
+class NoCommonVersionError(ProtocolError):
+    """The device speaks other versions of the protocol; it was told so."""
+
+
+LINK_ERRORS: Final = (
+    *(OSError, TimeoutError, ConnectionClosed, InvalidHandshake, InvalidURI, UnicodeError),
+    *(ProtocolError, FedconsoleError),
+)
+"""How a link ends, or does not come about."""
+
+
+class Link(ConsoleConnection):
+    """A connection to whoever was dialled."""
+
+    device_id: str | None = None
+    """The one that has proved its key; None: a plain link on this machine proves nothing."""
+    own_id: str | None = None
+    """What this console has proved to it."""
+    expected_id: str | None = None
+    """Who was dialled, or the beginning of its id."""
+
+
+class _Connect(connect):
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        # Where a device sends its caller, none was dialled.
+        return exc
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How an address is to be dialled."""
+
+    known: KnownDevices
+    expected: Sequence[KnownDevice] = ()
+    """Those that may answer; none: a plain link."""
+    tls: ssl.SSLContext | None = None
+    own_id: str | None = None
+
+
+@asynccontextmanager
+async def dial(address: str, device_id: str | None = None) -> AsyncIterator[Link]:
+    """Connect to HOST:PORT. docs/protocol.md, section 1.
+
+    Args:
+        device_id: whose key must be proved, or its beginning; None: any known device may answer.
+
+    Raises:
+        NotPairedError: the device is not known here, or does not admit this console.
+        IdentityChangedError: it is known, and another key answers where it was.
+        WrongDeviceError: it is another one.
+        RefusedError, StorageError: this console's own files are damaged.
+        OSError, InvalidHandshake, InvalidURI, TimeoutError: nothing answers that could be one.
+    """
+    way = await asyncio.to_thread(_find_way, address, device_id)
+    if way.tls is None:
+        link = await open_socket(f"ws://{address}")
+    else:
+        try:
+            link = await _open_tls(address, way.tls)
+        except ssl.SSLCertVerificationError as error:
+            raise await _who_else(address, way, device_id) from error
+    async with link:
+        assert isinstance(link, Link)
+        link.expected_id = device_id
+        if way.tls is not None:
+            link.device_id, link.own_id = _proved(link, way, address), way.own_id
+            await asyncio.to_thread(known_devices.met, link.device_id, address)
+        yield link
+
+
+async def _open_tls(address: str, tls: ssl.SSLContext) -> ClientConnection:
+    """Raises NotPairedError, HungUpError, and as `dial`."""
+    try:
+        return await open_socket(f"wss://{address}", tls)
+    except InvalidMessage as error:
+        raise HungUpError("the device hung up in the handshake") from error
+    except (ConnectionResetError, ConnectionAbortedError) as error:
+        raise HungUpError(_NO_TLS) from error
+    except ssl.SSLError as error:
+        if _is_refused_key(error):
+            raise _not_admitted("") from error
+        raise
+
+
+def open_socket(uri: str, tls: ssl.SSLContext | None = None) -> connect:
+    """A websocket with the protocol's settings, to be awaited or used as a context manager."""
+    return _Connect(
+        uri,
+        ssl=tls,
+        subprotocols=[Subprotocol(SUBPROTOCOL)],
+        compression=None,
+        proxy=None,
+        max_size=MAX_FRAME_BYTES,
+        max_queue=16,
+        open_timeout=_OPEN_S,
+        ping_interval=PING_S,
+        ping_timeout=PONG_S,
+        close_timeout=2,
+        create_connection=Link,
+        user_agent_header=None,
+    )
+
+
+def _find_way(address: str, device_id: str | None) -> _Way:
+    """Raises NotPairedError: nobody who is known can be meant."""
+    known = known_devices.load()
+    meant = known.by_id(device_id)
+    if meant is None and is_loopback(address) and not _has_tls_here(address, known):
+        return _Way(known)
+    expected = [meant] if meant else known.all if device_id is None else []
+    if not expected:
+        raise _not_paired(address)
+    from fedconsole.trust.own_keys import own_keys
+    from pi_daemon.trust.keys import pem_to_der
+    from pi_daemon.trust.tls import console_context
+
+    try:
+        certificates = [pem_to_der(device.certificate) for device in expected]
+    except ValueError as error:
+        raise RefusedError(
+            f"what this console knows of a device in {paths.known_devices_dir()} is damaged: forget it, "
+            "and pair it anew"
+        ) from error
+    keys = own_keys()
+    return _Way(known, expected, console_context(keys, certificates), keys.id)
+
+
+def _has_tls_here(address: str, known: KnownDevices) -> bool:
+    """Whether TLS is spoken at an address of loopback: ports there are given anew every day, but
+    this user's own daemons leave word of themselves."""
+    for daemon in registered_daemons():
+        if parse_address(f"[{reachable(daemon.address)}]:{daemon.port}") == address:
+            return daemon.is_initialised
+    return known.at(address) is not None
+
+
+def _proved(link: Link, way: _Way, address: str) -> str:
+    """Whose key the other side has proved; raises WrongDeviceError: nobody's who was expected."""
+    from pi_daemon.trust.keys import key_id
+    from pi_daemon.trust.tls import peer_certificate
+
+    certificate = peer_certificate(link.transport.get_extra_info("ssl_object"))
+    device_id = key_id(certificate) if certificate else ""
+    if not any(device.id == device_id for device in way.expected):
+        raise WrongDeviceError(f"another device answers at {address}")
+    return device_id
+
+
+async def _who_else(address: str, way: _Way, device_id: str | None) -> Exception:
+    """What is wrong with an address at which none of those answered who may."""
+    try:
+        found = await look(address)
+    except LINK_ERRORS as error:
+        return WrongDeviceError(f"another device answers at {address} ({in_words(error)})")
+    if (other := way.known.by_id(found)) is not None:
+        return WrongDeviceError(f"another device answers at {address}: {other.name} ({found})")
+    was_there = KnownDevices(way.expected).at(address)
+    if was_there is not None:
+        return IdentityChangedError(address, was_there.name, was_there.id, found)
+    if device_id is not None:
+        return WrongDeviceError(f"another device answers at {address}: {found}")
+    return _not_paired(address)
+
+
+async def look(address: str) -> str:
+    """The id of whoever answers TLS at an address; nothing is sent to it, no certificate shown."""
+    from pi_daemon.trust.keys import key_id
+
+    return key_id(await peer_of(address))
+
+
+async def peer_of(address: str) -> bytes:
+    """The certificate (DER) of whoever answers there; raises OSError or TimeoutError: nobody does."""
+    from pi_daemon.trust.tls import console_context, peer_certificate
+
+    host, _, port = address.rpartition(":")
+    async with asyncio.timeout(_OPEN_S):
+        _, writer = await asyncio.open_connection(
+            host.strip("[]"), int(port), ssl=console_context(None, [])
+        )
+    try:
+        certificate = peer_certificate(writer.get_extra_info("ssl_object"))
+    finally:
+        writer.transport.abort()
+    if certificate is None:
+        raise ConnectionError("it shows no certificate")
+    return certificate
+
+
+def _not_paired(address: str) -> NotPairedError:
+    return NotPairedError(
+        f"the device at {address} is not paired with this console: run pi-daemon pair there, "
+        "then fedconsole pair 'fp1:...' here, with the line that it prints"
+    )
+
+
+def _not_admitted(reason: str) -> NotPairedError:
+    return NotPairedError(
+        clean(reason) or "this console is not paired there, or was revoked: pair it again"
+    )
+
+
+def _is_refused_key(error: ssl.SSLError) -> bool:
+    """Whether the other side says that it does not admit this console's certificate."""
+    return any(reason in (error.reason or "") for reason in _REFUSED_KEY)
+
+
+# Hello
 
 
 def console_hello(role: Role) -> Hello:
-    """What this console says first. Its id lasts as long as its process."""
+    """What this console says first. On a plain link its id lasts as long as its process."""
     return Hello(
         proto=PROTO,
         min_proto=MIN_PROTO,
@@ -32,21 +293,61 @@ def console_hello(role: Role) -> Hello:
     )
 
 
-def dial(address: str) -> connect:
-    """Connect to HOST:PORT; used as a context manager. docs/protocol.md, section 1."""
-    return connect(
-        f"ws://{address}",
-        subprotocols=[Subprotocol(SUBPROTOCOL)],
-        compression=None,
-        proxy=None,
-        max_size=MAX_FRAME_BYTES,
-        max_queue=16,
-        open_timeout=5,
-        ping_interval=5,
-        ping_timeout=10,
-        close_timeout=2,
-        user_agent_header=None,
-    )
+async def exchange_hellos(link: Link, ours: Hello) -> Hello:
+    """Exchange hellos, the first thing on every link; what the device says.
+
+    Raises:
+        NotPairedError: it does not admit this console, or not in that role.
+        WrongDeviceError: it gives itself another id than its key's.
+        NoCommonVersionError: it speaks other versions of the protocol.
+        ProtocolError: it is no device.
+        ConnectionClosed, TimeoutError: it went away, or says nothing.
+    """
+    ours = ours if link.own_id is None else replace(ours, id=link.own_id)
+    try:
+        await link.send(encode(ours))
+        async with asyncio.timeout(_HELLO_S):
+            theirs = decode_from_daemon(await link.recv())
+    except ConnectionClosed as error:
+        raise why_closed(error) from error
+    if not isinstance(theirs, Hello):
+        raise ProtocolError(f"its first message is {type(theirs).__name__}, expected hello")
+    _require_same(link, theirs)
+    if common_version(ours, theirs) is None:
+        reason = no_common_version(theirs)
+        await link.close(CLOSE_NO_COMMON_VERSION, reason)
+        raise NoCommonVersionError(reason)
+    return theirs
+
+
+def _require_same(link: Link, hello: Hello) -> None:
+    """Raises WrongDeviceError: a device gives itself another id than the one that its key proves, or
+    that was dialled."""
+    if link.device_id not in (None, hello.id):
+        raise WrongDeviceError(
+            f"the device with the key of {link.device_id} says that it is {clean(hello.id, 64)}"
+        )
+    if not hello.id.startswith(link.expected_id or ""):
+        raise WrongDeviceError(
+            f"another device answers: {clean(hello.id, 64)}, not {link.expected_id}"
+        )
+
+
+def why_closed(error: ConnectionClosed) -> Exception:
+    """NotPairedError if a device has closed the link for that reason, else the error itself."""
+    match error:
+        case ConnectionClosed(rcvd=Close(code=code, reason=reason)) if code in (
+            CLOSE_NOT_PAIRED,
+            CLOSE_NOT_ADMITTED,
+        ):
+            return _not_admitted(reason)
+        case ConnectionClosed(__cause__=ssl.SSLError() as cause) if _is_refused_key(cause):
+            return _not_admitted("")
+        case _:
+            return error
+
+
+# Failures
 
 
 def in_words(error: BaseException) -> str:
@@ -54,15 +355,35 @@ def in_words(error: BaseException) -> str:
     match error:
         case TimeoutError():
             return "no answer in time"
+        case UnicodeError():
+            return "that is no host's name"
         case ConnectionRefusedError():
             return "connection refused; is pi-daemon running there?"
+        case WrongDeviceError() | HungUpError() | FedconsoleError():
+            return str(error)
+        case ssl.SSLError(reason=str(reason)):
+            return _tls_in_words(reason)
         case ConnectionClosed(rcvd=Close(code=code, reason=reason)):
             return clean(reason) or f"closed by the device ({code})"
+        case ConnectionClosed(sent=Close(code=code, reason=str(broken))) if code in _BROKEN:
+            return f"the device broke the protocol: {clean(broken)}"
+        case ConnectionClosed(__cause__=TimeoutError() as silence):
+            return str(silence)
         case ConnectionClosed():
             return "the connection was lost"
-        case InvalidHandshake() | InvalidMessage() | FrameError():
+        case InvalidMessage():
+            return "no pi-daemon answers there, unless it is initialised: then pair with it"
+        case InvalidHandshake() | FrameError():
             return f"no pi-daemon answers there: {clean(str(error))}"
         case OSError(strerror=str(words)):
             return words
         case _:
             return clean(str(error)) or type(error).__name__
+
+
+def _tls_in_words(reason: str) -> str:
+    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
+        return _NO_TLS
+    if "PROTOCOL_VERSION" in reason or "UNSUPPORTED_PROTOCOL" in reason:
+        return "an older TLS than 1.3 is spoken there: it is no pi-daemon"
+    return f"TLS failed: {reason.lower().replace('_', ' ')}"

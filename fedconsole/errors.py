@@ -3,6 +3,8 @@
 FedconsoleError           carries its exit code; the command line prints the message and leaves
 ├── UsageError            the command itself is wrong
 ├── RefusedError          configuration or preflight says no; nothing was started
+├── NotPairedError        a device is not known here, or does not know this console
+│   └── IdentityChangedError   a known device's address answers with another key
 ├── NoQuorumError         too few workers to start
 ├── StorageError          the run's folder cannot be written or read
 ├── RunFailedError        the run ended without success
@@ -23,6 +25,7 @@ class ExitCode(IntEnum):
     REFUSED = 3
     """By configuration or preflight, before anything was started."""
     NOT_PAIRED = 4
+    """A device is not paired with this console, or is not the one that was."""
     NO_QUORUM = 5
     """Too few workers at the start."""
     ABORTED = 6
@@ -49,6 +52,23 @@ class UsageError(FedconsoleError):
 
 class RefusedError(FedconsoleError):
     exit_code = ExitCode.REFUSED
+
+
+class NotPairedError(FedconsoleError):
+    exit_code = ExitCode.NOT_PAIRED
+
+
+class IdentityChangedError(NotPairedError):
+    """Nothing was sent to whoever answers there."""
+
+    def __init__(self, address: str, name: str, known_id: str, found_id: str) -> None:
+        super().__init__(
+            f"IDENTITY CHANGED: {address} is known as {name} ({known_id}), but {found_id} answers there; "
+            "somebody may be in between. Only if you know why, as after a new SD card: "
+            f"fedconsole devices forget {known_id[:7]}, then pair it anew"
+        )
+        self.known_id = known_id
+        self.found_id = found_id
 
 
 class NoQuorumError(FedconsoleError):

@@ -1,7 +1,6 @@
 """Shows a run without a screen of its own: JSON lines, Rich progress, or plain text.
 
-A screen is given the run's lines (docs/operating.md, "JSON lines") and never asks for anything. What a
-line says in words is pure and apart from where it is written.
+A screen is given the run's lines (docs/operating.md, "JSON lines") and never asks for anything.
 """
 
 from __future__ import annotations
@@ -15,17 +14,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from fedconsole.coordinator.facts import metric
+from fedconsole.colours import painted, role_of_line
 from fedconsole.errors import ExitCode
+from fedconsole.sentences import (
+    LINE_LIMIT,
+    Line,
+    count,
+    metrics_in_words,
+    number_in_words,
+    seed_line,
+    sentence,
+)
 from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
 
-Line = Mapping[str, Any]
-
-_LINE_LIMIT = 1_000
 _HIGH_RATE = frozenset({"worker.batches", "worker.telemetry", "worker.phase", "heartbeat"})
 _NOTABLE = frozenset(
     {
@@ -37,6 +42,8 @@ _NOTABLE = frozenset(
         "run.aborting",
         "run.stopping",
         "run.quorum",
+        "run.stalled",
+        "run.fewer",
         "round.finished",
         "worker.lost",
         "worker.rejoined",
@@ -113,130 +120,40 @@ def _with_worker(progress: RunProgress, line: Line, **changes: Any) -> RunProgre
 # From lines to words
 
 
-def seed_line(line: Line) -> str:
-    """The line that the system of 2020 wrote, for the last batch of a `worker.batches`."""
-    done, total = line["first"] + len(line["losses"]), line["batches"]
-    loss = line["losses"][-1]
-    shown = "nan" if loss is None else f"{loss:.6f}"
-    # The tab is the seed's; clean() would turn it into a space.
-    head = clean(f"Train Worker {line['worker']}: [{done}/{total} ({100 * done / total:.0f}%)]")
-    return f"{head}\tLoss: {shown}"
-
-
-def sentence(line: Line) -> str:
-    """What a line says, as one line of harmless text."""
-    return clean(_sentence(line).replace("?.", "?"), _LINE_LIMIT)
-
-
-def _sentence(line: Line) -> str:
-    kind, _, what = line["type"].partition(".")
-    match kind:
-        case "run":
-            return _run_sentence(what, line)
-        case "worker" if "worker" in line:
-            return _worker_sentence(what, line)
-        case "round" if what == "started":
-            epoch = f" (epoch {line['epoch']})" if "epoch" in line else ""
-            return f"Round {line['round']} starts with {_names(line['cohort'])}{epoch}."
-        case "round" if what == "finished":
-            return (
-                f"Round {line['round']}: {_count(len(line['updates']), 'update')}, "
-                f"training loss {_number(line['loss'])}, {line['seconds']:.1f} s."
-            )
-        case "eval":
-            where = f" on {line['worker']}" if line.get("worker") else ""
-            return f"Test{where} after round {line['round']}: {_metrics(line)}."
-        case "preflight":
-            verdict = "ready" if line["ok"] else f"not ready: {line['reason']}"
-            return f"{line['worker']} at {line['address']} is {verdict}."
-        case "heartbeat":
-            return "The engine is alive."
-        case _:
-            who = f" from {line['worker']}" if line.get("worker") else ""
-            return f"{kind.capitalize()}{who}: {line.get('text', '')}"
-
-
-def _run_sentence(what: str, line: Line) -> str:
-    match what:
-        case "created":
-            return f"Run {line['run']} of task {line['task']}: making the workers ready."
-        case "restarted":
-            return f"A new engine goes on with the run after round {line['round']}."
-        case "stopping":
-            return f"The run ends after round {line['round']}."
-        case "quorum":
-            return (
-                f"{line['have']} of {_count(line['need'], 'needed worker')} here; "
-                f"waiting {line['seconds_left']:.0f} s for the others."
-            )
-        case "finished":
-            reason = f": {line['reason']}" if line.get("reason") else ""
-            return f"Run {line['run']} {line['outcome']}{reason}."
-        case _:
-            waiting = line.get("waiting_for")
-            return f"Run {what}{f', waiting for {_names(waiting)}' if waiting else ''}."
-
-
-def _worker_sentence(what: str, line: Line) -> str:
-    worker = line["worker"]
-    reason = f": {line['reason']}" if line.get("reason") else ""
-    match what:
-        case "phase":
-            where = f" in round {line['round']}" if line["round"] else ""
-            return f"{worker} is {line['phase']}{where}."
-        case "batches":
-            return seed_line(line)
-        case "telemetry":
-            celsius = line.get("celsius")
-            heat = "" if celsius is None else f", {celsius:.0f} °C"
-            return f"{worker}: {line['memory_bytes'] / 2**20:.0f} MiB in use{heat}."
-        case "update":
-            return (
-                f"{worker} delivered round {line['round']}: "
-                f"{_count(line['num_examples'], 'example')}, loss {_number(line['loss'])}."
-            )
-        case "rejected":
-            return f"The update of {worker} in round {line['round']} was rejected{reason}."
-        case _:
-            is_named = line.get("address") not in (None, worker)
-            address = f" ({line['address']})" if is_named else ""
-            return f"{worker}{address} {what}{reason}."
-
-
 def last_words(progress: RunProgress) -> list[str]:
     """How the run ended, where its model is, and what to type next; the run has finished."""
     end = progress.finished or {}
-    if end.get("exit_code") in {ExitCode.REFUSED, ExitCode.NO_QUORUM} and not end.get("rounds"):
+    if end.get("exit_code") in {
+        ExitCode.REFUSED,
+        ExitCode.NOT_PAIRED,
+        ExitCode.NO_QUORUM,
+    } and not end.get("rounds"):
         # It never began: the reason is all there is to say, as for every command that is refused.
-        return [clean(f"fedconsole: {end['reason']}", _LINE_LIMIT)]
-    result = f"{end['outcome']}: {_count(end.get('rounds') or 0, 'round')}"
+        return [clean(f"fedconsole: {end['reason']}", LINE_LIMIT)]
+    result = f"{end['outcome']}: {count(end.get('rounds') or 0, 'round')}"
     result += f" in {end.get('seconds') or 0:.1f} s"
     if progress.test:
-        result += f", {_metrics(progress.test)}"
+        result += f", {metrics_in_words(progress.test)}"
     lines = [f"{result}; {end['reason']}" if end.get("reason") else result]
     if end.get("model_path"):
         lines.append(f"model {(end.get('model_id') or '')[:12]} in {end['model_path']}")
     if end.get("rounds"):
         lines.append("next: fedconsole runs show latest")
-    return [clean(text, _LINE_LIMIT) for text in lines]
+    return [clean(text, LINE_LIMIT) for text in lines]
 
 
-def _metrics(line: Line) -> str:
-    accuracy = metric(line, "accuracy")
-    share = "" if accuracy is None else f"accuracy {100 * accuracy:.1f} %, "
-    return f"{share}test loss {_number(metric(line, 'loss'))}"
-
-
-def _number(value: float | None) -> str:
-    return "nan" if value is None else f"{value:.4f}"
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names) or "nobody"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+def status(progress: RunProgress) -> str:
+    """Where the run stands, in one line."""
+    if progress.round_number == 0:
+        return clean(f"run {progress.run or '?'}: no round has begun", LINE_LIMIT)
+    total = f" of {progress.num_rounds}" if progress.num_rounds else ""
+    parts = [f"run {progress.run}: round {progress.round_number}{total}"]
+    for name, worker in progress.workers.items():
+        batches = f"{worker.batches_done}/{worker.num_batches}" if worker.num_batches else ""
+        parts.append(" ".join(filter(None, (name, worker.phase, batches))))
+    if progress.test:
+        parts.append(metrics_in_words(progress.test))
+    return clean(", ".join(parts), LINE_LIMIT)
 
 
 def talk(
@@ -259,7 +176,7 @@ def talk(
         yield sentence(line)
     elif kind == "round.finished" and progress.test.get("round") == line["round"]:
         # One line per round: its test has come just before.
-        yield f"{sentence(line).removesuffix('.')}, {_metrics(progress.test)}."
+        yield f"{sentence(line).removesuffix('.')}, {metrics_in_words(progress.test)}."
     elif kind in _NOTABLE:
         yield sentence(line)
 
@@ -305,10 +222,11 @@ class TextScreen:
     def show(self, line: Line) -> None:
         self._progress = advance(self._progress, line)
         for text in talk(line, self._progress, self._verbosity, is_plain=self._is_plain):
-            print(text, file=sys.stderr, flush=True)
+            role = None if self._is_plain else role_of_line(line)
+            print(painted(text, role, sys.stderr), file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        _say_last_words(self._progress)
+        _say_last_words(self._progress, is_plain=self._is_plain)
 
 
 class ProgressScreen:
@@ -318,12 +236,14 @@ class ProgressScreen:
         """`console` is stderr unless given."""
         from rich.console import Console
 
+        from fedconsole.bars import make_bars
+
         self._verbosity = verbosity
         self._progress = RunProgress()
         self._console = console or Console(stderr=True, markup=False, highlight=False, emoji=False)
         # Bars that do not fit on the terminal would scroll it at every refresh.
         self._num_rows = max(1, self._console.height - 4)
-        self.bars = _bars(self._console)
+        self.bars = make_bars(self._console)
         self._rounds = self.bars.add_task("rounds", total=None, note="", start=False)
         self._rows: dict[str, TaskID] = {}
         self.bars.start()
@@ -331,7 +251,7 @@ class ProgressScreen:
     def show(self, line: Line) -> None:
         self._progress = advance(self._progress, line)
         for text in talk(line, self._progress, self._verbosity):
-            self._console.print(text, soft_wrap=True)
+            self._console.print(text, style=role_of_line(line), soft_wrap=True)
         if line["type"] == "round.started":
             self.bars.start_task(self._rounds)
             for name in line["cohort"]:
@@ -347,7 +267,7 @@ class ProgressScreen:
             total=progress.num_rounds,
             completed=progress.rounds_finished,
             note=f"round {progress.round_number}"
-            + (f", {_metrics(progress.test)}" if progress.test else ""),
+            + (f", {metrics_in_words(progress.test)}" if progress.test else ""),
         )
 
     def _draw_worker(self, name: str) -> None:
@@ -363,7 +283,7 @@ class ProgressScreen:
             total=worker.num_batches,
             completed=worker.batches_done,
             note=clean(worker.phase, 20)
-            + (f" loss {_number(worker.loss)}" if worker.batches_done else ""),
+            + (f" loss {number_in_words(worker.loss)}" if worker.batches_done else ""),
         )
 
     def close(self) -> None:
@@ -371,24 +291,12 @@ class ProgressScreen:
         _say_last_words(self._progress)
 
 
-def _bars(console: Any) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        console=console,
-        transient=True,
-        refresh_per_second=8,
-    )
-
-
-def _say_last_words(progress: RunProgress) -> None:
+def _say_last_words(progress: RunProgress, *, is_plain: bool = False) -> None:
     if progress.finished is not None:
+        role = None if is_plain else role_of_line(progress.finished)
         for text in last_words(progress):
-            print(text, file=sys.stderr, flush=True)
+            print(painted(text, role, sys.stderr), file=sys.stderr, flush=True)
+            role = None  # the first says how it ended
 
 
 def choose_screen(*, json: bool, plain: bool, verbosity: int) -> Screen:

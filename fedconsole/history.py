@@ -6,7 +6,7 @@ import shutil
 import socket
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -71,13 +71,22 @@ class RoundSummary:
 
 
 def run_ids() -> list[str]:
-    """All runs by name; from the folders alone, so that completion is quick."""
+    """All runs by name; from the folders alone, so that completion is quick.
+
+    Raises:
+        StorageError: their folder cannot be read.
+    """
     folder = paths.runs_dir()
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError(f"cannot read the folder of runs {folder}: {error.strerror}") from error
 
 
 def by_start() -> list[str]:
-    """All runs that have a journal, the newest last."""
+    """All runs that have a journal, the newest last. Raises StorageError, as `run_ids`."""
     started = []
     for run in run_ids():
         with suppress(LookupError):
@@ -92,8 +101,10 @@ def _started(folder: Path) -> str:
         first = _first(folder.name)
     except StorageError:
         # One broken journal must not hide the others; reading it says what is wrong.
-        changed = datetime.fromtimestamp(folder.stat().st_mtime, tz=UTC)
-        return changed.isoformat(timespec="milliseconds")
+        with suppress(OSError):
+            changed = datetime.fromtimestamp(folder.stat().st_mtime, tz=UTC)
+            return changed.isoformat(timespec="milliseconds")
+        return ""
     if first is None:
         raise LookupError(folder)
     time: str = first["time"]
@@ -169,6 +180,11 @@ def summarize(run: str) -> RunSummary | None:
     Raises:
         StorageError: the journal cannot be read.
     """
+    with _damage_in_words(run):
+        return _summarize(run)
+
+
+def _summarize(run: str) -> RunSummary | None:
     first = _first(run)
     if first is None:
         return None
@@ -257,6 +273,17 @@ _ON_TEST_SET = "(type = 'eval' AND line ->> '$.worker' IS NULL)"
 """Other evaluations are a worker's, on its holdout."""
 
 
+@contextmanager
+def _damage_in_words(run: str) -> Iterator[None]:
+    """Lines that a failing disk has changed may lack anything."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(
+            f"cannot read the journal {folder_of(run) / 'run.db'}: a line is damaged: {error!r}"
+        ) from error
+
+
 def _first(run: str) -> Line | None:
     return next(_select(run, "seq = 1"), None)
 
@@ -277,13 +304,13 @@ def _last(run: str, kind: str) -> Line | None:
 
 def _select(run: str, condition: str, *values: object) -> Iterator[Line]:
     path = folder_of(run) / "run.db"
-    if not path.exists():
-        return
     query = f"SELECT seq, time_ms, type, line FROM journal WHERE {condition}"
     try:
+        if not path.exists():
+            return
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
         with closing(connection) as database:
             for row in database.execute(query, values):
                 yield make_line(run, *row)
-    except (sqlite3.Error, ValueError) as error:
+    except (sqlite3.Error, OSError, ValueError) as error:
         raise StorageError(f"cannot read the journal {path}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from platformdirs import user_cache_path, user_config_path, user_data_path, user_state_path
+from platformdirs import user_config_path, user_data_path, user_state_path
 
 from fedconsole.errors import StorageError
 from pi_daemon import paths as device_paths
@@ -44,9 +44,14 @@ def config_files() -> tuple[Path, ...]:
     return PROJECT_CONFIG, user_config(), SYSTEM_CONFIG
 
 
-def last_seen_file() -> Path:
-    """The addresses at which devices were found before."""
-    return user_cache_path("fedconsole") / "devices.json"
+def identity_dir() -> Path:
+    """Of this console's own key; may not exist yet."""
+    return user_data_path("fedconsole") / "identity"
+
+
+def known_devices_dir() -> Path:
+    """A file for each device that is paired; may not exist yet."""
+    return user_data_path("fedconsole") / "devices"
 
 
 def data_dir(given: str | None) -> Path:

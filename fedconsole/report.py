@@ -42,6 +42,8 @@ _WORKER_COLUMNS: Final = ("worker", "delivered", "rejected", "absent", "examples
 _ROUND_COLUMNS: Final = (
     *("round", "seconds", "updates", "training_loss", "loss", "accuracy", "macro_f1"),
 )
+_MOST = 10_000
+"""Characters of a cell: a hundred names of workers have room."""
 MOST_COMPARED: Final = 4
 _MAX_NAMED: Final = 8
 """Curves that can be told apart; more become a band."""
@@ -173,7 +175,11 @@ def csv_text(rounds: Sequence[RoundSummary]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) | {"updates": " ".join(row.updates)} for row in rounds)
+    writer.writerows(
+        asdict(row)
+        | {"updates": clean(" ".join(row.updates), _MOST), "model_id": clean(row.model_id)}
+        for row in rounds
+    )
     return text.getvalue()
 
 

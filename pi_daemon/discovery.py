@@ -13,11 +13,12 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
 from pi_daemon.paths import make_private, runtime_dir
+from pi_daemon.protocol.errors import UNREADABLE
 from pi_daemon.protocol.messages import DeviceState
 from pi_daemon.protocol.text import clean
 
@@ -39,7 +40,9 @@ class RegisteredDaemon(msgspec.Struct, frozen=True):
     worker_name: str
     address: str
     port: int
-    pid: int
+    pid: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+    is_initialised: bool = False
+    """It speaks TLS, to consoles that it was paired with."""
 
 
 def registered_daemons() -> list[RegisteredDaemon]:
@@ -48,7 +51,7 @@ def registered_daemons() -> list[RegisteredDaemon]:
     for path in registry_dir().glob("*.json"):
         try:
             daemon = msgspec.json.decode(path.read_bytes(), type=RegisteredDaemon)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *UNREADABLE):
             continue
         if _is_running(daemon.pid):
             found.append(daemon)
@@ -87,11 +90,12 @@ def _is_running(pid: int) -> bool:
 class Announcement:
     """This daemon on mDNS. Trouble with it is logged and never stops the daemon."""
 
-    def __init__(self, device_id: str, worker_name: str, address: str, port: int) -> None:
-        self._device_id = device_id
-        self._name = clean(worker_name, 64)
-        self._address = address
-        self._port = port
+    def __init__(self, daemon: RegisteredDaemon) -> None:
+        self._device_id = daemon.device_id
+        self._name = clean(daemon.worker_name, 64)
+        self._address = daemon.address
+        self._port = daemon.port
+        self._is_initialised = daemon.is_initialised
         self._state = asyncio.Event()
         self._current = "idle"
 
@@ -148,10 +152,25 @@ class Announcement:
                 "v": "1",
                 "id": self._device_id[:16],
                 "st": self._current,
-                "pair": "0",
+                "pair": str(int(self._is_initialised)),
                 "nm": self._name[:60],
             },
         )
+
+
+def reachable_address(listening: str) -> str:
+    """Where others find a daemon that listens on this address: of all, the one with the way out."""
+    address = ipaddress.ip_address(listening)
+    if not address.is_unspecified:
+        return listening
+    family, anywhere = (
+        (socket.AF_INET, "192.0.2.1") if address.version == 4 else (socket.AF_INET6, "2001:db8::1")
+    )
+    # No packet is sent: connecting a datagram socket only chooses the way.
+    with socket.socket(family, socket.SOCK_DGRAM) as chooser, contextlib.suppress(OSError):
+        chooser.connect((anywhere, 9))
+        return str(chooser.getsockname()[0])
+    return next(iter(_addresses(listening)), "127.0.0.1" if address.version == 4 else "::1")
 
 
 def _addresses(address: str) -> list[str]:

@@ -30,8 +30,10 @@ def runtime_dir() -> Path:
     return make_private(folder)
 
 
-def make_private(folder: Path) -> Path:
+def make_private(folder: Path, *, group_may_pass: bool = False) -> Path:
     """Make a folder that only this user can enter, or check that it is one.
+
+    With `group_may_pass` its group may reach by name what is in there, and nothing more.
 
     Raises:
         UnsafePathError: it cannot be made, is a link, another user's, or open to others.
@@ -46,7 +48,7 @@ def make_private(folder: Path) -> Path:
     mode = stat.S_IMODE(found.st_mode)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise UnsafePathError(f"{folder} is not a folder of this user's: move it away")
-    if mode & 0o077:
+    if mode & (0o067 if group_may_pass else 0o077):
         raise UnsafePathError(
             f"{folder} has mode {mode:04o}, expected 0700: others could get at it. "
             f"If you trust what it holds: chmod 700 {folder}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from pi_daemon.device.terms import Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +14,7 @@ class Settings:
     host: str
     port: int
     """0: any free one."""
-    sources: dict[str, str]
+    sources: Mapping[str, str]
     """As in `--dataset NAME=SOURCE`."""
     shard: str | None
     shares_labels: bool
@@ -21,6 +24,11 @@ class Settings:
     device: str
     """"cpu" or "cuda"."""
     max_memory_bytes: int
+    max_model_bytes: int | None
+    """None: a share of the device's memory."""
+    max_data_bytes: int
+    """Of all that is dealt; 0: nothing may be."""
     max_batch_s: float
     announces: bool
     """On mDNS."""
+    terms: Terms

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from pathlib import Path
 
 import psutil
@@ -25,6 +26,8 @@ async def measure(folder: Path) -> Telemetry:
         memory_total_bytes=memory.total,
         disk_free_bytes=shutil.disk_usage(folder).free,
         load=os.getloadavg()[0],
+        swap_bytes=psutil.swap_memory().used,
+        clock=time.time(),
     )
 
 

@@ -7,10 +7,8 @@ which is shown a desk with these runs. `python -m screenshots.record` records ot
 from __future__ import annotations
 
 import asyncio
-import html
 import io
 import json
-import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -19,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.cells import cell_len
 from rich.console import Console
 
 from fedconsole.fleet.device import Device, Source
@@ -29,6 +26,7 @@ from fedconsole.history import RoundSummary, RunState, RunSummary
 from fedconsole.tui import lang
 from fedconsole.tui.app import FedconsoleApp
 from fedconsole.tui.opening import Opening
+from fedconsole.tui.picture import draw
 from fedconsole.tui.run_model import RunModel
 from pi_daemon.protocol.messages import Hello, Telemetry
 from tests.support.desk import PreparedDesk
@@ -36,14 +34,12 @@ from tests.support.desk import PreparedDesk
 FOLDER = Path(__file__).parent
 WIDTH, HEIGHT = 100, 24
 NORMAL, SMALL, WIDE = (120, 40), (80, 24), (180, 48)
-_CELL = 12.2
-"""Width of a cell in Textual's drawings."""
 
 
 # The headless command
 
 
-def draw(lines: list[Line], command: str) -> Console:
+def draw_terminal(lines: list[Line], command: str) -> Console:
     """A terminal after these lines of a run: what was said, then the bars as they stand."""
     console = Console(
         record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, highlight=False
@@ -73,7 +69,7 @@ def draw_headless() -> None:
         ("headless-end", lines),
     ):
         path = FOLDER / f"{name}.svg"
-        draw(shown, "fedconsole demo --headless").save_svg(str(path), title="fedconsole")
+        draw_terminal(shown, "fedconsole demo --headless").save_svg(str(path), title="fedconsole")
         print(path.name)
 
 
@@ -170,41 +166,9 @@ async def picture(
     size: tuple[int, int] = NORMAL,
     keys: Sequence[str] = (),
 ) -> None:
-    app = FedconsoleApp(desk, opening, has_bell=False)
-    async with app.run_test(size=size, notifications=False) as pilot:
-        await pilot.pause(0.8)
-        for key in keys:
-            await pilot.press(key)
-            await pilot.pause(0.5)
-        await pilot.pause(0.8)
-        svg = app.export_screenshot(title="fedconsole")
     path = FOLDER / f"{name}.svg"
-    path.write_text(mended(svg))
+    path.write_text(await draw(FedconsoleApp(desk, opening, has_bell=False), size, keys=keys))
     print(path.name)
-
-
-def mended(svg: str) -> str:
-    """Words that stand apart, and some dots at a time, as texts of their own: programs without the
-    drawing's font misplace them."""
-    return re.sub(r"<text ([^>]*?)>([^<]*(?:&#160;|[⠀-⣿]{2})[^<]*)</text>", _split, svg)
-
-
-def _split(match: re.Match[str]) -> str:
-    attributes, content = match.groups()
-    start = re.search(r'\bx="([\d.]+)"', attributes)
-    if start is None or "textLength" not in attributes:
-        return match[0]
-    parts = []
-    column = 0
-    for piece in re.split(r"((?:&#160;){2,}|^&#160;|[⠀-⣿]{1,2})", content):
-        cells = cell_len(html.unescape(piece))
-        if piece.replace("&#160;", ""):
-            place = f'x="{float(start[1]) + column * _CELL:g}"'
-            own = attributes.replace(start[0], place)
-            own = re.sub(r'textLength="[\d.]+"', f'textLength="{cells * _CELL:g}"', own)
-            parts.append(f"<text {own}>{piece}</text>")
-        column += cells
-    return "".join(parts)
 
 
 def to_png(name: str) -> None:

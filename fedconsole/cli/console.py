@@ -13,19 +13,27 @@ if TYPE_CHECKING:
 
     from fedconsole.config import Config
     from fedconsole.tui.app import FedconsoleApp
+    from fedconsole.tui.desk import Desk
     from fedconsole.tui.opening import Opening
 
 _ABORT_S = 10.0
 
 
-def wants_full_screen(json: bool, plain: bool | None, quiet: bool, verbose: int) -> bool:
+def is_plain(option: bool | None) -> bool:
+    """Whether plain sentences are wanted: by `--plain`, or by a setting."""
+    from fedconsole.config import load
+
+    return load({"plain": option}).front_end().plain
+
+
+def wants_full_screen(json: bool, plain: bool, quiet: bool, verbose: int) -> bool:
     """Whether a command that can also talk in lines should open it."""
     return has_full_screen() and not (json or plain or quiet or verbose)
 
 
 def open_console(settings: Config, opening: Opening | None = None) -> int:
     """Show the console until the operator leaves; runs go on. Returns the exit code."""
-    app = _make_app(settings, opening)
+    app = make_app(settings, opening)
     app.run(mouse=settings.front_end().mouse)
     return app.return_code or ExitCode.COMPLETED
 
@@ -39,7 +47,8 @@ def open_new_run(settings: Config) -> int:
     from fedconsole.engine.launch import new_run_id, start_engine
 
     run = new_run_id()
-    return open_started(settings, run, start_engine(run, settings.plan()))
+    engine = start_engine(run, settings.plan(), search_s=settings.front_end().search_seconds)
+    return open_started(settings, run, engine)
 
 
 def open_started(settings: Config, run: str, engine: subprocess.Popen[bytes]) -> int:
@@ -75,7 +84,7 @@ async def open_demo(num_workers: int) -> int:
     async with local_daemons(num_workers) as addresses:
         run = new_run_id()
         engine = await asyncio.to_thread(start_engine, run, demo_plan(addresses))
-        app = _make_app(settings, Opening("live", run, is_demo=True))
+        app = make_app(settings, Opening("live", run, is_demo=True))
         try:
             await app.run_async(mouse=settings.front_end().mouse)
         finally:
@@ -112,7 +121,8 @@ def open_replay(run: str, speed: float) -> int:
     return open_console(load({}), Opening("live", replay=(run, speed)))
 
 
-def _make_app(settings: Config, opening: Opening | None) -> FedconsoleApp:
+def make_app(settings: Config, opening: Opening | None, desk: Desk | None = None) -> FedconsoleApp:
+    """The console as it was set; on this desktop unless a desk is given."""
     from fedconsole.desk import RealDesk
     from fedconsole.tui import glyphs, lang
     from fedconsole.tui.app import FedconsoleApp
@@ -120,4 +130,6 @@ def _make_app(settings: Config, opening: Opening | None) -> FedconsoleApp:
     wanted = settings.front_end()
     lang.use(wanted.lang or lang.preferred())
     glyphs.use(wanted.glyphs)
-    return FedconsoleApp(RealDesk(settings), opening, theme=wanted.theme, has_bell=wanted.bell)
+    return FedconsoleApp(
+        desk or RealDesk(settings), opening, theme=wanted.theme, has_bell=wanted.bell
+    )

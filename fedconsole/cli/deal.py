@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedconsole.cli.devices import ConfigFile, find_all
-from fedconsole.cli.output import Output, Row, print_rows, say
+from fedconsole.cli.output import Output, OutputOption, Row, print_rows, say
 from fedconsole.errors import RefusedError, RunFailedError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def deal(
         bool, typer.Option("--dry-run", help="Cut and show the shards; send nothing.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    output: OutputOption = Output.TABLE,
     config: ConfigFile = None,
 ) -> None:
     """Send shards of a dataset to devices whose owners allow it (pi-daemon --accept-data DIR).
@@ -81,23 +83,48 @@ def deal(
         for row in rows:
             print(json_line(row))
     else:
-        shown = [row | {"sha256": row["sha256"][:12]} for row in rows]
-        print_rows(shown, _DRY_COLUMNS if dry_run else _COLUMNS, Output.TABLE)
+        if output is Output.TABLE:
+            rows = [row | {"sha256": row["sha256"][:12]} for row in rows]
+        print_rows(rows, _DRY_COLUMNS if dry_run else _COLUMNS, output)
     if not dry_run:
         _require_success(rows)
 
 
 @contextmanager
 def _temporary_folder() -> Iterator[Path]:
-    """Raises StorageError: there is no place for it."""
-    from tempfile import TemporaryDirectory
+    """A folder for shards, locked while it is used; those of deals that were killed are deleted.
 
+    Raises:
+        StorageError: there is no place for it.
+    """
+    import shutil
+    from tempfile import TemporaryDirectory, gettempdir
+
+    prefix = "fedconsole-deal-"
     try:
-        folder = TemporaryDirectory(prefix="fedconsole-deal-")
+        for path in Path(gettempdir()).glob(f"{prefix}*"):
+            with suppress(OSError), _locked(path):
+                shutil.rmtree(path)
+        folder = TemporaryDirectory(prefix=prefix)
     except OSError as error:
         raise StorageError(f"no temporary folder: {error.strerror}; set TMPDIR to one") from error
-    with folder as name:
+    with folder as name, _locked(Path(name)):
         yield Path(name)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Raises OSError: it is in use, or another user's."""
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(descriptor).st_uid != os.getuid():
+            raise PermissionError(f"{folder} is another user's")
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _dataset_name(given: str | None, source: str) -> str:
@@ -118,6 +145,7 @@ async def _greetings(workers: list[str], config: Path | None) -> list[Greeting]:
 
     Raises:
         UsageError: a device is named twice, or an address is none.
+        NotPairedError: one that is named is not paired, or not the one that was.
         RefusedError: no device takes data.
     """
     from fedconsole.config import load
@@ -129,6 +157,8 @@ async def _greetings(workers: list[str], config: Path | None) -> list[Greeting]:
         greetings = await greet_all(named)
         first: dict[str, Greeting] = {}
         for greeting in greetings:
+            if greeting.failure is not None:
+                raise greeting.failure
             device_id = greeting.hello.id if greeting.hello else greeting.device.address
             other = first.setdefault(device_id, greeting).device.address
             if first[device_id] is not greeting:
@@ -171,7 +201,12 @@ async def _deal_all(
     with _progress(labels, [shard.size for shard in shards]) as tellers:
         return await asyncio.gather(
             *(
-                deal_one(g.device.address, name, shard, replace=replace, on_progress=tell)
+                deal_one(
+                    *(g.device.address, name, shard),
+                    device_id=g.hello.id if g.hello and g.is_proven else None,
+                    replace=replace,
+                    on_progress=tell,
+                )
                 for g, shard, tell in zip(greetings, shards, tellers, strict=True)
             )
         )

@@ -27,23 +27,24 @@ def demo(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Daemons to start.")] = 3,
     headless: o.Headless = False,
     json: o.Json = False,
-    plain: o.Plain = False,
+    plain: o.Plain = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> int:
     """Try it out: start some daemons here and train on them; nothing is downloaded."""
     import asyncio
 
-    from fedconsole.cli.console import open_demo, wants_full_screen
+    from fedconsole.cli.console import is_plain, open_demo, wants_full_screen
     from fedconsole.cli.follow import start_and_follow
     from fedconsole.engine.launch import start_engine
     from fedconsole.fleet.local import local_daemons
     from fedconsole.headless import choose_screen
 
-    if not headless and wants_full_screen(json, plain, quiet, verbose):
+    talks_plainly = is_plain(plain)
+    if not headless and wants_full_screen(json, talks_plainly, quiet, verbose):
         return asyncio.run(open_demo(workers))
     verbosity = -1 if quiet else verbose
-    screen = choose_screen(json=json, plain=bool(plain), verbosity=verbosity)
+    screen = choose_screen(json=json, plain=talks_plainly, verbosity=verbosity)
 
     async def play() -> int:
         async with local_daemons(workers) as addresses:

@@ -8,8 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from fedconsole.cli.output import Output, OutputOption, print_rows, say
-from fedconsole.errors import RefusedError, UsageError
+from fedconsole.cli.output import (
+    Output,
+    OutputOption,
+    harmless,
+    print_rows,
+    require_consent,
+    say,
+)
+from fedconsole.errors import (
+    FedconsoleError,
+    IdentityChangedError,
+    NotPairedError,
+    RefusedError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from fedconsole.fleet.device import Device
@@ -21,12 +34,31 @@ T = TypeVar("T")
 app = typer.Typer(help="Devices that are known.", invoke_without_command=True)
 
 _NUM_PINGS = 4
-_DISCOVER_COLUMNS = ("name", "address", "device_id", "source")
-_LIST_COLUMNS = ("name", "address", "state", "run", "datasets", "torch", "machine", "ping_ms")
+_DISCOVER_COLUMNS = ("name", "address", "trust", "device_id", "source")
+_LIST_COLUMNS = (
+    *("name", "address", "trust", "state", "run", "datasets", "torch", "machine", "ping_ms"),
+)
 _CARD_COLUMNS = ("name", "num_examples", "num_classes", "samples", "targets", "sha256")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Read this TOML file first.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name, id or address of a device.")]
+
+
+def _complete(incomplete: str) -> list[str]:
+    """Of paired, configured and this machine's devices; the network is not asked."""
+    try:
+        found = _await(_find(None, 0))
+    except FedconsoleError:
+        return []
+    names = dict.fromkeys(device.name for device in found)
+    return [name for name in names if name.startswith(incomplete)]
+
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="Name, id or address of a device.", autocompletion=_complete
+    ),
+]
 
 
 def discover(
@@ -36,11 +68,21 @@ def discover(
     output: OutputOption = Output.TABLE,
     config: ConfigFile = None,
 ) -> None:
-    """Look for devices: on this machine, by mDNS, in the configuration, where they were before."""
+    """Look for devices: on this machine, by mDNS, in the configuration, where paired ones were."""
     devices = _await(_find(config, seconds))
     if not devices:
         say("no devices; start pi-daemon on them, or name them in [[devices]]: fedconsole doctor")
-    rows = [{c: getattr(device, c) for c in _DISCOVER_COLUMNS} for device in devices]
+    rows = [
+        {
+            "name": device.name,
+            "address": device.address,
+            "trust": _trust(device),
+            "device_id": device.device_id,
+            "source": device.source,
+            "others": list(device.others),
+        }
+        for device in devices
+    ]
     print_rows(rows, _DISCOVER_COLUMNS, output)
 
 
@@ -55,13 +97,17 @@ def devices(
 
 @app.command("list")
 def list_devices(output: OutputOption = Output.TABLE, config: ConfigFile = None) -> None:
-    """Ask every known device what it is doing."""
+    """Ask every known device what it is doing: paired ones, and others that were found."""
     from fedconsole.fleet.viewer import greet_all
 
     async def look() -> list[Greeting]:
         return await greet_all(await _find(config))
 
-    print_rows([_row(greeting) for greeting in _await(look())], _LIST_COLUMNS, output)
+    greetings = _await(look())
+    print_rows([_row(greeting) for greeting in greetings], _LIST_COLUMNS, output)
+    changed = [str(g.failure) for g in greetings if isinstance(g.failure, IdentityChangedError)]
+    if changed:
+        raise NotPairedError("; ".join(changed))
 
 
 @app.command("show")
@@ -77,7 +123,7 @@ def show(name: Name, output: OutputOption = Output.TABLE, config: ConfigFile = N
         return
     for key, value in row.items():
         if value is not None and key not in ("datasets", "cards"):
-            print(f"{key.replace('_', ' '):14}  {value}")
+            print(harmless(f"{key.replace('_', ' '):14}  {value}"))
     if row["cards"]:
         print()
         labels = ["label_counts"] if any(card["label_counts"] for card in row["cards"]) else []
@@ -96,9 +142,40 @@ def ping(name: Name, config: ConfigFile = None) -> None:
             greeting = await greet(device)
             if greeting.ping_s is None:
                 raise _silent(greeting)
-            print(f"{device.name} at {device.address}: {1000 * greeting.ping_s:.1f} ms")
+            print(harmless(f"{device.name} at {device.address}: {1000 * greeting.ping_s:.1f} ms"))
 
     _await(go())
+
+
+@app.command("forget")
+def forget(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Forget a device that is paired: it is a stranger from then on."""
+    from fedconsole.trust import known_devices
+    from pi_daemon.trust.keys import in_groups
+
+    known = known_devices.load()
+    match known.named(name):
+        case [device]:
+            pass
+        case []:
+            there = ", ".join(device.name for device in known.all) or "none"
+            raise RefusedError(f"no device {name!r} is paired with this console; paired: {there}")
+        case several:
+            ids = ", ".join(f"{device.name} {device.short_id}" for device in several)
+            raise UsageError(f"{name!r} fits several devices: {ids}; give the id of one")
+    if not yes:
+        require_consent(
+            f"forgets {device.name} ({device.short_id})",
+            f"Forget {device.name} ({in_groups(device.id)})? It must be paired anew to be used again",
+        )
+    known_devices.forget(device.id)
+    say(
+        f"{device.name} is forgotten; to lock this console out there, too: "
+        "pi-daemon consoles revoke NAME"
+    )
 
 
 def _await(work: Coroutine[Any, Any, T]) -> T:
@@ -135,7 +212,8 @@ async def _device(name: str, config: Path | None) -> Device:
     matches = [
         device
         for device in found
-        if name in (device.name, device.address) or (device.device_id or "").startswith(name)
+        if name in (device.name, *device.places)
+        or (device.device_id or "").startswith(name.replace("-", "").upper())
     ]
     match matches:
         case [device]:
@@ -146,8 +224,8 @@ async def _device(name: str, config: Path | None) -> Device:
             known = ", ".join(device.name for device in found) or "none"
             raise RefusedError(f"no device {name!r}; known: {known}; an address works, too")
         case several:
-            addresses = ", ".join(device.address for device in several)
-            raise UsageError(f"{name!r} fits several devices: {addresses}; give one address")
+            where = ", ".join(f"{d.device_id or 'no id'} at {d.address}" for d in several)
+            raise UsageError(f"{name!r} fits several devices: {where}; give the id of one")
 
 
 async def _greet(name: str, config: Path | None) -> Greeting:
@@ -157,12 +235,28 @@ async def _greet(name: str, config: Path | None) -> Greeting:
     return greeting
 
 
-def _silent(greeting: Greeting) -> RefusedError:
+def _silent(greeting: Greeting) -> FedconsoleError:
     device = greeting.device
+    if greeting.failure is not None:
+        return greeting.failure
     return RefusedError(
         f"{device.name} at {device.address} does not answer: {greeting.reason}; "
         "is it on, and does pi-daemon run there?"
     )
+
+
+def _trust(device: Device, greeting: Greeting | None = None) -> str:
+    """Whether this console may speak with a device."""
+    from fedconsole.fleet.device import is_loopback
+
+    match greeting.failure if greeting else None:
+        case IdentityChangedError():
+            return "IDENTITY CHANGED"
+        case FedconsoleError():
+            return "not paired"
+    if device.is_paired or (greeting and greeting.is_proven):
+        return "paired"
+    return "this machine" if is_loopback(device.address) else "not paired"
 
 
 def _row(greeting: Greeting) -> dict[str, Any]:
@@ -174,6 +268,7 @@ def _row(greeting: Greeting) -> dict[str, Any]:
     return {
         "name": _said(hello.name) if hello else device.name,
         "address": device.address,
+        "trust": _trust(device, greeting),
         "id": _said(hello.id) if hello else device.device_id,
         "state": (status.state.value if status else "online") if hello else "offline",
         "reason": greeting.reason or None,

@@ -7,15 +7,19 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from fedconsole import paths
 from fedconsole.cli.output import Output, OutputOption, print_rows
-from fedconsole.errors import StorageError
+from fedconsole.errors import FedconsoleError, StorageError
 from pi_daemon.protocol.limits import PORT
 
 _MIN_PYTHON = (3, 11)
 _MIN_DISK_BYTES = 1 << 30
+_YEARS = range(2026, 2100)
+"""A machine without a battery-backed clock begins in 1970, or when its system was built."""
+_TMUX_S = 2.0
 _MDNS_GROUP = "224.0.0.251"
 
 
@@ -49,9 +53,14 @@ def _checks() -> Iterator[Check]:
     yield _torch()
     yield _terminal()
     yield _encoding()
+    yield _colours()
+    yield _tmux()
+    yield _clock(datetime.now(UTC))
     yield _multicast()
     yield _port()
     yield _disk()
+    yield _own_key()
+    yield _known_devices()
     yield _folder("state folder", paths.state_dir())
     yield _runtime()
 
@@ -96,6 +105,52 @@ def _encoding() -> Check:
     return Check("encoding", encoding == "utf-8", encoding, "export LC_ALL=C.UTF-8")
 
 
+def _colours() -> Check:
+    from rich.console import Console
+
+    if "NO_COLOR" in os.environ:
+        return Check("colours", True, "none: NO_COLOR is set")
+    if not sys.stderr.isatty():
+        return Check("colours", True, "none; no terminal")
+    system = Console(stderr=True).color_system
+    return Check(
+        "colours",
+        system in ("256", "truecolor"),
+        system or "none",
+        "set TERM=xterm-256color, and COLORTERM=truecolor where the terminal has 24 bits",
+    )
+
+
+def _tmux() -> Check:
+    """Whether a copy reaches the terminal's clipboard (OSC 52) through tmux."""
+    import subprocess
+
+    if "TMUX" not in os.environ:
+        return Check("tmux", True, "not in tmux")
+    # Not `external`, the default: then tmux keeps what programs copy to itself.
+    asking = ["tmux", "show-options", "-sv", "set-clipboard"]
+    try:
+        answer = subprocess.run(asking, capture_output=True, text=True, timeout=_TMUX_S)
+        value = answer.stdout.strip() or "not told"
+    except (OSError, subprocess.TimeoutExpired):
+        value = "not told"
+    return Check(
+        "tmux",
+        value == "on",
+        f"set-clipboard is {value}",
+        "tmux set -g set-clipboard on, and the same in ~/.tmux.conf: else nothing that is copied leaves tmux",
+    )
+
+
+def _clock(now: datetime) -> Check:
+    return Check(
+        "clock",
+        now.year in _YEARS,
+        f"{now:%Y-%m-%d %H:%M} UTC",
+        "set the clock: sudo timedatectl set-ntp true",
+    )
+
+
 def _multicast() -> Check:
     import socket
 
@@ -133,6 +188,29 @@ def _disk() -> Check:
         f"{free / 2**30:.1f} GiB free for runs in {folder}",
         "remove old runs: fedconsole runs rm, or set XDG_STATE_HOME to a larger disk",
     )
+
+
+def _own_key() -> Check:
+    name = "own key"
+    if not (paths.identity_dir() / "key.pem").exists():
+        return Check(name, True, "none yet; fedconsole pair makes it")
+    from fedconsole.trust.own_keys import own_keys
+
+    try:
+        return Check(name, True, f"{own_keys().id[:7]} in {paths.identity_dir()}")
+    except FedconsoleError as error:
+        return Check(name, False, "cannot be used", str(error))
+
+
+def _known_devices() -> Check:
+    from fedconsole.trust import known_devices
+
+    name = "paired devices"
+    try:
+        known = known_devices.load().all
+    except FedconsoleError as error:
+        return Check(name, False, "cannot be read", str(error))
+    return Check(name, True, ", ".join(device.name for device in known) or "none yet")
 
 
 def _folder(name: str, folder: Path) -> Check:

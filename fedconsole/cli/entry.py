@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
+from fedconsole.colours import Color, settle
+
 
 def main() -> None:
+    settle(Color.AUTO)
     if len(sys.argv) == 1 and has_full_screen():
         from fedconsole.cli.console import open_console
         from fedconsole.config import load
@@ -17,7 +20,8 @@ def main() -> None:
         except FedconsoleError:
             pass  # the command line says what is wrong, as for every command
         else:
-            sys.exit(open_console(settings))
+            if not settings.front_end().plain:
+                sys.exit(open_console(settings))
     from fedconsole.cli.main import main as command_line
 
     command_line()

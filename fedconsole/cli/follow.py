@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from fedconsole import paths
 from fedconsole.cli.output import say
 from fedconsole.engine.control import ControlLink
 from fedconsole.engine.launch import new_run_id
 from fedconsole.errors import EngineCrashedError, ExitCode, FedconsoleError
-from fedconsole.headless import Screen
+from fedconsole.headless import RunProgress, Screen, advance, status
 
 _ABORT_S = 10.0
 """A service manager that sent SIGTERM kills after some 10 to 90 s; the run must be tidy by then."""
@@ -52,7 +53,7 @@ async def start_and_follow(
         EngineCrashedError: the engine is gone without a last line.
     """
     run = run or new_run_id()
-    with _causes() as causes:
+    with _causes() as causes, _status_on_request() as take:
         # In a thread: a signal in this moment must find an engine to stop.
         engine = await asyncio.to_thread(start, run)
         stopper = _Stopper(run, engine, causes)
@@ -61,7 +62,7 @@ async def start_and_follow(
             loop.call_later(timeout_s, causes.put_nowait, ExitCode.TIMEOUT)
         watching = loop.create_task(stopper.watch())
         try:
-            exit_code = await show(run, screen)
+            exit_code = await _show_lines(run, screen, take)
             with suppress(subprocess.TimeoutExpired):
                 await asyncio.to_thread(engine.wait, _EXIT_S)
         finally:
@@ -76,12 +77,23 @@ async def start_and_follow(
 
 
 async def show(run: str, screen: Screen) -> int | None:
-    """Show a run's lines until its engine closes; gives the exit code of its last line, if any."""
+    """Show a run's lines until its engine closes; gives the exit code of its last line, if any.
+
+    SIGUSR1 says meanwhile where the run stands.
+    """
+    with _status_on_request() as take:
+        return await _show_lines(run, screen, take)
+
+
+async def _show_lines(
+    run: str, screen: Screen, take: Callable[[dict[str, Any]], None]
+) -> int | None:
     exit_code = None
     is_seen = True
     try:
         async with ControlLink.connect(run) as link:
             async for line in link.events():
+                take(line)
                 if is_seen:
                     is_seen = _show(screen, line)
                 if line["type"] == "run.finished":
@@ -165,16 +177,43 @@ class _Stopper:
 
 
 @contextmanager
+def _status_on_request() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Meanwhile SIGUSR1 writes one line on stderr; gives what must be told every line of the run."""
+    loop = asyncio.get_running_loop()
+    progress = RunProgress()
+
+    def take(line: dict[str, Any]) -> None:
+        nonlocal progress
+        progress = advance(progress, line)
+
+    loop.add_signal_handler(signal.SIGUSR1, lambda: say(status(progress)))
+    try:
+        yield take
+    finally:
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+
+@contextmanager
 def _causes() -> Iterator[asyncio.Queue[ExitCode]]:
     """Signals, as the exit codes that they would give to the front end."""
     loop = asyncio.get_running_loop()
     causes: asyncio.Queue[ExitCode] = asyncio.Queue()
     # An ignored one stays ignored: that is how nohup asks.
     caught = [number for number in _CAUSES if signal.getsignal(number) != signal.SIG_IGN]
+    num_causes = 0
+
+    def take(cause: ExitCode) -> None:
+        nonlocal num_causes
+        num_causes += 1
+        causes.put_nowait(cause)
+
     for number in caught:
-        loop.add_signal_handler(number, causes.put_nowait, _CAUSES[number])
+        loop.add_signal_handler(number, take, _CAUSES[number])
     try:
         yield causes
     finally:
         for number in caught:
             loop.remove_signal_handler(number)
+            if num_causes:
+                # It leaves already: one more must not end it with another exit code, or a traceback.
+                signal.signal(number, signal.SIG_IGN)

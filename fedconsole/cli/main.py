@@ -15,8 +15,9 @@ from typing import Annotated
 import typer
 
 from fedconsole import paths
-from fedconsole.cli import config, deal, demo, devices, doctor, run, runs, steer
+from fedconsole.cli import config, deal, demo, devices, doctor, pair, run, runs, screenshot, steer
 from fedconsole.cli.output import say
+from fedconsole.colours import Color, Role, settle
 from fedconsole.errors import ExitCode, FedconsoleError, UsageError
 
 PROGRAM = "fedconsole"
@@ -40,12 +41,29 @@ app = typer.Typer(
 )
 
 
+def _settle(color: Color) -> Color:
+    settle(color)
+    return color
+
+
 @app.callback()
 def _root(
     ctx: typer.Context,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     lang: Annotated[
         str | None, typer.Option(help="Of the full screen: en or ko. Default: the locale's.")
+    ] = None,
+    color: Annotated[
+        Color,
+        # Before a --help that follows it.
+        typer.Option(help="Of lines and tables.", callback=_settle, is_eager=True),
+    ] = Color.AUTO,
+    screen_reader: Annotated[
+        bool | None,
+        typer.Option(
+            "--screen-reader/--no-screen-reader",
+            help="Sentences and numbered prompts in place of the full screen.",
+        ),
     ] = None,
     mouse: Annotated[
         bool | None, typer.Option("--mouse/--no-mouse", help="Off: the terminal's own selection.")
@@ -56,9 +74,9 @@ def _root(
         _print_version()
         raise typer.Exit
     # As settings of the environment they reach every command that opens the screen.
-    for name, value in (("LANG", lang), ("MOUSE", None if mouse is None else str(mouse).lower())):
+    for name, value in (("LANG", lang), ("MOUSE", mouse), ("PLAIN", screen_reader)):
         if value is not None:
-            os.environ[f"FEDCONSOLE_{name}"] = value
+            os.environ[f"FEDCONSOLE_{name}"] = str(value).lower()
     if ctx.invoked_subcommand is None:
         raise typer.Exit(_open(ctx))
 
@@ -67,10 +85,16 @@ def _open(ctx: typer.Context) -> int:
     from fedconsole.cli.console import open_console
     from fedconsole.cli.entry import has_full_screen
 
-    if has_full_screen():
+    if sys.stdin.isatty() and sys.stderr.isatty():
         from fedconsole.config import load
 
-        return open_console(load({}))
+        settings = load({})
+        if settings.front_end().plain:
+            from fedconsole.cli.menu import ask
+
+            return ask(carry_out)
+        if has_full_screen():
+            return open_console(settings)
     # Typer writes it to stdout, which is for data.
     with redirect_stdout(sys.stderr):
         ctx.get_help()
@@ -83,10 +107,14 @@ app.command()(steer.attach)
 app.command()(steer.pause)
 app.command()(steer.resume)
 app.command()(steer.abort)
+app.command()(steer.quorum)
 app.command()(runs.logs)
+app.command()(screenshot.screenshot)
 app.add_typer(runs.app, name="runs")
 app.command()(devices.discover)
 app.add_typer(devices.app, name="devices")
+app.command()(pair.pair)
+app.add_typer(pair.identity, name="identity")
 app.command()(deal.deal)
 app.add_typer(config.app, name="config")
 app.command()(doctor.doctor)
@@ -125,17 +153,17 @@ def carry_out(arguments: list[str]) -> int:
     try:
         return app(arguments, prog_name=PROGRAM, standalone_mode=False) or ExitCode.COMPLETED
     except FedconsoleError as error:
-        say(f"{PROGRAM}: {error}")
+        say(f"{PROGRAM}: {error}", Role.BAD)
         return error.exit_code
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else PROGRAM
-        say(f"{PROGRAM}: {_without_stop(error.format_message())}; see {command} --help")
+        say(f"{PROGRAM}: {_without_stop(error.format_message())}; see {command} --help", Role.BAD)
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPT
     except Exception as error:
-        say(f"{PROGRAM}: {type(error).__name__}: {error}; {_keep_traceback()}")
+        say(f"{PROGRAM}: {type(error).__name__}: {error}; {_keep_traceback()}", Role.BAD)
         return ExitCode.RUN_FAILED
 
 

@@ -117,7 +117,7 @@ RoundTimeout = Annotated[
 ]
 OnQuorumLossOption = Annotated[
     OnQuorumLoss | None,
-    _option(_AVERAGE, "--on-quorum-loss", help="With too few workers."),
+    _option(_AVERAGE, "--on-quorum-loss", help="With too few workers: wait, go on, or fail."),
 ]
 QuorumTimeout = Annotated[
     float | None, _option(_AVERAGE, "--quorum-timeout", help="Seconds to wait for them.")

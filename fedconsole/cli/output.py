@@ -1,4 +1,4 @@
-"""How commands write: data on stdout as a table, JSON or names; talk on stderr."""
+"""How commands write: data on stdout as a table, JSON, CSV or names; talk on stderr."""
 
 from __future__ import annotations
 
@@ -12,37 +12,52 @@ from typing import Annotated, Any
 import typer
 from rich.cells import cell_len
 
+from fedconsole.colours import Role, painted, role_of_word
+from fedconsole.errors import ExitCode, UsageError
+from pi_daemon.protocol.text import clean
+
 Row = Mapping[str, Any]
+
+_MOST = 1_000
+"""Characters of one line or cell."""
 
 
 class Output(StrEnum):
     TABLE = "table"
     JSON = "json"
+    CSV = "csv"
     NAME = "name"
 
 
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Form of the answer.")]
 
 
-def say(text: str) -> None:
+def say(text: str, role: Role | None = None) -> None:
     """Talk to a person. Whether anybody hears it decides nothing."""
     with suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+        print(painted(harmless(text), role, sys.stderr), file=sys.stderr, flush=True)
+
+
+def harmless(text: str) -> str:
+    """A text that may quote files, names and devices, its lines kept: fit for a terminal."""
+    return "\n".join(clean(line, _MOST) for line in text.splitlines())
 
 
 def print_rows(rows: Sequence[Row], columns: Sequence[str], output: Output) -> None:
     """Write rows to stdout.
 
     Args:
-        columns: keys of the rows: those of a table, in order; the first is the name. JSON has all
-            keys.
+        columns: keys of the rows: those of a table and of CSV, in order; the first is the name.
+            JSON has all keys.
     """
     match output:
         case Output.JSON:
-            print(json.dumps([dict(row) for row in rows], indent=2))
+            print(json_text([dict(row) for row in rows]))
+        case Output.CSV:
+            _print_csv(rows, columns)
         case Output.NAME:
             for row in rows:
-                print(row[columns[0]])
+                print(clean(str(row[columns[0]]), _MOST))
         case Output.TABLE:
             _print_table(rows, columns)
 
@@ -53,10 +68,29 @@ def _print_table(rows: Sequence[Row], columns: Sequence[str]) -> None:
         *([_cell(row[column]) for column in columns] for row in rows),
     ]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
+    for number, row in enumerate(cells):
+        roles = (role_of_word(text) if number else Role.TITLE for text in row)
         # Cells, not characters: a Hangul syllable fills two.
-        padded = (text + " " * (w - cell_len(text)) for text, w in zip(row, widths, strict=True))
+        padded = (
+            painted(text, role, sys.stdout) + " " * (width - cell_len(text))
+            for text, role, width in zip(row, roles, widths, strict=True)
+        )
         print("  ".join(padded).rstrip())
+
+
+def _print_csv(rows: Sequence[Row], columns: Sequence[str]) -> None:
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(clean(column, _MOST) for column in columns)
+    for row in rows:
+        # Numbers with all their digits; what is not known is empty.
+        writer.writerow("" if row[c] is None else _text(row[c]) for c in columns)
+
+
+def json_text(value: object) -> str:
+    """JSON in ASCII. A DEL is escaped, too, which JSON leaves to the writer."""
+    return json.dumps(value, indent=2).replace("\x7f", "\\u007f")
 
 
 def _cell(value: object) -> str:
@@ -65,12 +99,29 @@ def _cell(value: object) -> str:
             return "-"
         case float():
             return f"{value:.4g}"
-        case list() | tuple():
-            return ", ".join(map(str, value)) or "-"
         case _:
-            return str(value)
+            return _text(value) or "-"
+
+
+def _text(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return clean(text, _MOST)
 
 
 def _title(column: str) -> str:
     """A field's name in capitals; a run's id as it is typed."""
-    return column if column[:1].isdigit() else column.upper().replace("_", " ")
+    name = clean(column, _MOST)
+    return name if name[:1].isdigit() else name.upper().replace("_", " ")
+
+
+def require_consent(what: str, question: str) -> None:
+    """Ask a person before something is done that cannot be undone.
+
+    Raises:
+        UsageError: nobody can be asked; `what` says what would be done.
+        Exit: the answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(f"this {what}; add --yes, as nobody can be asked")
+    if not typer.confirm(harmless(question), err=True):
+        raise typer.Exit(ExitCode.ABORTED)

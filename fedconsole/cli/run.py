@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from fedconsole.config import Config
     from fedconsole.fleet.device import Device
-    from fedconsole.headless import Line, Screen
+    from fedconsole.headless import Screen
+    from fedconsole.sentences import Line
 
 _SEED_VIRTUAL = 3
 _SEED_MODEL = "mnist_cnn.pt"
@@ -32,6 +33,7 @@ _PREFLIGHT_COLUMNS = (
     "torch",
     "machine",
     "reason",
+    "worries",
 )
 
 
@@ -125,7 +127,8 @@ def _follow(settings: Config, screen: Screen, *, dry_run: bool, timeout_s: float
     from fedconsole.engine.launch import start_engine
 
     def start(run: str) -> subprocess.Popen[bytes]:
-        return start_engine(run, settings.plan(), dry_run=dry_run)
+        search_s = settings.front_end().search_seconds
+        return start_engine(run, settings.plan(), dry_run=dry_run, search_s=search_s)
 
     return asyncio.run(start_and_follow(start, screen, timeout_s=timeout_s))
 
@@ -136,7 +139,7 @@ def _detach(settings: Config, *, dry_run: bool) -> int:
     if dry_run:
         raise UsageError("--detach and --dry-run exclude each other; leave one out")
     run_id = new_run_id()
-    start_engine(run_id, settings.plan())
+    start_engine(run_id, settings.plan(), search_s=settings.front_end().search_seconds)
     print(run_id)
     return 0
 

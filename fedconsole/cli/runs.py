@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedconsole.cli.output import Output, OutputOption, print_rows, say
-from fedconsole.errors import ExitCode, RefusedError, StorageError, UsageError
+from fedconsole.cli import options as o
+from fedconsole.cli.output import Output, OutputOption, harmless, print_rows, require_consent, say
+from fedconsole.errors import RefusedError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from fedconsole.history import RunSummary
@@ -23,7 +25,7 @@ _FEWEST_COMPARED = 2
 _ROUND_COLUMNS = ("round", "seconds", "updates", "training_loss", "loss", "accuracy", "macro_f1")
 
 
-def _complete(incomplete: str) -> list[str]:
+def complete(incomplete: str) -> list[str]:
     from fedconsole.history import run_ids
 
     return [name for name in (*run_ids(), "latest", "all") if name.startswith(incomplete)]
@@ -32,7 +34,7 @@ def _complete(incomplete: str) -> list[str]:
 Run = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", help="Beginning of its id, latest, or all.", autocompletion=_complete
+        metavar="RUN", help="Beginning of its id, latest, or all.", autocompletion=complete
     ),
 ]
 
@@ -60,7 +62,7 @@ def show(run: Run = "latest", output: OutputOption = Output.TABLE) -> None:
     from fedconsole import history, report
 
     run = history.resolve_one(run)
-    summary = _summary(run)
+    summary = summary_of(run)
     rows = [asdict(row) for row in history.rounds(run)]
     facts = _plain(asdict(summary))
     confusion = history.confusion(run)
@@ -69,14 +71,17 @@ def show(run: Run = "latest", output: OutputOption = Output.TABLE) -> None:
         tables = {"round_table": rows, "class_table": classes, "confusion": confusion}
         print_rows([facts | tables], ("run",), output)
         return
+    if output is Output.CSV:
+        print_rows(rows, _ROUND_COLUMNS, output)
+        return
     if output is Output.NAME:
-        print(run)
+        print(harmless(run))
         return
     plan = report.changed(facts.pop("plan"))
     shown_plan = ", ".join(f"{name}={value}" for name, value in plan.items())
     for name, value in (facts | {"plan": shown_plan}).items():
         if value not in (None, ""):
-            print(f"{name.replace('_', ' '):10}  {value}")
+            print(harmless(f"{name.replace('_', ' '):10}  {value}"))
     if rows:
         print()
         print_rows(rows, _ROUND_COLUMNS, output)
@@ -117,11 +122,11 @@ def export(
         print(report.csv_text(history.rounds(run)), end="")
     else:
         lines = history.lines(run, types=report.LINE_TYPES)
-        record = report.make_record(_summary(run), history.rounds(run), lines)
+        record = report.make_record(summary_of(run), history.rounds(run), lines)
         print(report.markdown(record) if as_markdown else report.svg(record), end="")
 
 
-def _summary(run: str) -> RunSummary:
+def summary_of(run: str) -> RunSummary:
     from fedconsole.history import summarize
 
     summary = summarize(run)
@@ -147,17 +152,8 @@ def _copy_model(run: str, target: Path) -> None:
     say(f"model of run {run} copied to {target}")
 
 
-@app.command("compare")
-def compare(
-    runs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN RUN [RUN RUN]", help="Two to four of them.", autocompletion=_complete
-        ),
-    ],
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """How runs ended, and in what their plans differ."""
+def comparable(runs: list[str]) -> list[str]:
+    """The runs that are meant. Raises UsageError when they cannot be compared."""
     from fedconsole import history, report
 
     names = [history.resolve_one(run) for run in runs]
@@ -165,14 +161,36 @@ def compare(
         raise UsageError(f"a run is named twice in {', '.join(names)}; name each once")
     if not _FEWEST_COMPARED <= len(names) <= report.MOST_COMPARED:
         raise UsageError(f"{len(names)} runs to compare; name 2 to {report.MOST_COMPARED}")
-    summaries = [_summary(name) for name in names]
+    return names
+
+
+@app.command("compare")
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN [RUN RUN]", help="Two to four of them.", autocompletion=complete
+        ),
+    ],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """How runs ended, and in what their plans differ."""
+    from fedconsole import report
+
+    names = comparable(runs)
+    summaries = [summary_of(name) for name in names]
     rows = [report.outcome(summary) for summary in summaries]
     plans = report.differing([summary.plan for summary in summaries])
     if output is not Output.TABLE:
         own = [{key: values[i] for key, values in plans.items()} for i in range(len(names))]
-        print_rows(
-            [row | {"plan": plan} for row, plan in zip(rows, own, strict=True)], ("run",), output
-        )
+        columns = [*report.OUTCOME_COLUMNS]
+        if output is Output.CSV:
+            # Apart: a plan and its outcome both have `rounds`.
+            own = [{f"plan.{key}": value for key, value in plan.items()} for plan in own]
+            columns += own[0]
+        else:
+            own = [{"plan": plan} for plan in own]
+        print_rows([row | plan for row, plan in zip(rows, own, strict=True)], columns, output)
         return
     print_rows(rows, report.OUTCOME_COLUMNS, output)
     if plans:
@@ -195,7 +213,7 @@ def replay(
     from fedconsole.cli.entry import has_full_screen
 
     run = history.resolve_one(run)
-    _summary(run)
+    summary_of(run)
     if not has_full_screen():
         raise UsageError(f"a replay needs a terminal; for the text: fedconsole logs {run}")
     return open_replay(run, speed)
@@ -213,10 +231,8 @@ def remove(
     if not doomed:
         return
     if not yes:
-        if not sys.stdin.isatty():
-            raise UsageError(f"this deletes {', '.join(doomed)}; add --yes, as nobody can be asked")
-        if not typer.confirm(f"Delete {', '.join(doomed)} with models?", err=True):
-            raise typer.Exit(ExitCode.ABORTED)
+        names = ", ".join(doomed)
+        require_consent(f"deletes {names}", f"Delete {names} with models?")
     for name in doomed:
         history.remove(name)
         say(f"removed {name}")
@@ -225,34 +241,40 @@ def remove(
 def logs(
     run: Run = "latest",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with the run.")] = False,
+    json: o.Json = False,
 ) -> None:
     """Print a run's log."""
     import asyncio
 
     from fedconsole import history
+    from fedconsole.headless import json_line
+
+    def show(line: dict[str, Any]) -> None:
+        print(json_line(line) if json else _log_line(line), flush=True)
 
     run = history.resolve_one(run)
     if follow and history.is_running(run):
-        asyncio.run(_follow_log(run))
+        asyncio.run(_follow_log(run, show))
         return
     for line in history.lines(run):
-        _print_log_line(line)
+        show(line)
 
 
-async def _follow_log(run: str) -> None:
+async def _follow_log(run: str, show: Callable[[dict[str, Any]], None]) -> None:
     from fedconsole.engine.control import ControlLink
 
     async with ControlLink.connect(run) as link:
         async for line in link.events():
-            _print_log_line(line)
+            show(line)
 
 
-def _print_log_line(line: dict[str, Any]) -> None:
-    from fedconsole.headless import seed_line, sentence
+def _log_line(line: dict[str, Any]) -> str:
+    from fedconsole.colours import painted, role_of_line
+    from fedconsole.sentences import seed_line, sentence
 
     local = datetime.fromisoformat(line["time"]).astimezone()
     text = seed_line(line) if line["type"] == "worker.batches" else sentence(line)
-    print(f"{local:%H:%M:%S}  {text}", flush=True)
+    return f"{local:%H:%M:%S}  {painted(text, role_of_line(line), sys.stdout)}"
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

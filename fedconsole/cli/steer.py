@@ -1,28 +1,34 @@
-"""`fedconsole attach|pause|resume|abort RUN`: join a run that goes on, and steer it."""
+"""`fedconsole attach|pause|resume|abort|quorum RUN`: join a run that goes on, and steer it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from fedconsole.cli import options as o
-from fedconsole.cli.output import say
+from fedconsole.cli.output import harmless, say
 from fedconsole.cli.runs import Run
-from fedconsole.errors import ExitCode, RefusedError, UsageError
+from fedconsole.errors import ExitCode, FedconsoleError, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    import subprocess
+
+_IN_WORDS: Final = {"wait": "wait longer", "fewer": "go on with fewer"}
 
 
 def attach(
     run: Run = "latest",
     json: o.Json = False,
-    plain: o.Plain = False,
+    plain: o.Plain = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> int:
     """Show a running run from its start on; leaving it leaves it going."""
     import asyncio
 
-    from fedconsole.cli.console import wants_full_screen
+    from fedconsole.cli.console import is_plain, wants_full_screen
     from fedconsole.cli.follow import crash, show
     from fedconsole.headless import choose_screen
     from fedconsole.history import is_running, resolve_one
@@ -30,10 +36,11 @@ def attach(
     name = resolve_one(run)
     if not is_running(name):
         raise RefusedError(f"run {name} is not running; see fedconsole runs show {name}")
-    if wants_full_screen(json, plain, quiet, verbose):
+    talks_plainly = is_plain(plain)
+    if wants_full_screen(json, talks_plainly, quiet, verbose):
         return _open(name)
     verbosity = -1 if quiet else verbose
-    screen = choose_screen(json=json, plain=bool(plain), verbosity=verbosity)
+    screen = choose_screen(json=json, plain=talks_plainly, verbosity=verbosity)
     exit_code = asyncio.run(show(name, screen))
     if exit_code is None:
         raise crash(name)
@@ -56,7 +63,7 @@ def pause(run: Run) -> None:
 def resume(
     run: Run,
     json: o.Json = False,
-    plain: o.Plain = False,
+    plain: o.Plain = None,
     detach: o.Detach = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
@@ -82,14 +89,20 @@ def _take_up(
     from fedconsole.engine.launch import take_up_engine
     from fedconsole.headless import choose_screen
 
+    settings = load({"plain": plain})
+    front_end = settings.front_end()
+
+    def take_up(run: str) -> subprocess.Popen[bytes]:
+        return take_up_engine(run, search_s=front_end.search_seconds)
+
     if detach:
-        take_up_engine(run)
-        print(run)
+        take_up(run)
+        print(harmless(run))
         return ExitCode.COMPLETED
-    if wants_full_screen(json, plain, quiet, verbose):
-        return open_started(load({}), run, take_up_engine(run))
-    screen = choose_screen(json=json, plain=bool(plain), verbosity=-1 if quiet else verbose)
-    return asyncio.run(start_and_follow(take_up_engine, screen, run=run))
+    if wants_full_screen(json, front_end.plain, quiet, verbose):
+        return open_started(settings, run, take_up(run))
+    screen = choose_screen(json=json, plain=front_end.plain, verbosity=-1 if quiet else verbose)
+    return asyncio.run(start_and_follow(take_up, screen, run=run))
 
 
 def abort(
@@ -102,23 +115,54 @@ def abort(
     _request(run, "stop" if after_round else "abort")
 
 
+class Answer(StrEnum):
+    WAIT = "wait"
+    FEWER = "fewer"
+    STOP = "stop"
+
+
+def quorum(
+    run: Run,
+    answer: Annotated[
+        Answer,
+        typer.Argument(
+            help="Wait longer, go on with fewer in this round, or stop.", show_default=False
+        ),
+    ],
+) -> None:
+    """Say what a run does that has too few workers or updates."""
+    _request(run, "abort" if answer is Answer.STOP else answer)
+
+
 def _request(reference: str, request: str) -> None:
     import asyncio
 
     from fedconsole import history
 
+    words = _IN_WORDS.get(request, request)
     running = [run for run in history.resolve(reference) if history.is_running(run)]
     if not running:
         if reference == "all":
-            raise UsageError(f"no run to {request}; none is running")
-        raise RefusedError(f"run {reference} is not running; there is nothing to {request}")
+            raise UsageError(f"no run to {words}; none is running")
+        raise RefusedError(f"run {reference} is not running; there is nothing to {words}")
     asyncio.run(_request_all(running, request))
 
 
 async def _request_all(runs: list[str], request: str) -> None:
     from fedconsole.engine.control import ControlLink
 
+    words = _IN_WORDS.get(request, request)
+    num_refused = 0
     for run in runs:
-        async with ControlLink.connect(run) as link:
-            await link.request(request)
-        say(f"run {run} was asked to {request}")
+        try:
+            async with ControlLink.connect(run) as link:
+                await link.request(request)
+        except FedconsoleError as error:
+            if len(runs) == 1:
+                raise
+            say(f"run {run}: {error}")
+            num_refused += 1
+        else:
+            say(f"run {run} was asked to {words}")
+    if num_refused:
+        raise RefusedError(f"{num_refused} of {len(runs)} runs were not asked to {words}")

@@ -23,6 +23,7 @@ from fedconsole.coordinator.turn import Turn
 from fedconsole.errors import ExitCode
 
 STORAGE_RETRY_S = 10.0
+_STEPS_ON_DISK = frozenset({RoundStep.AGGREGATING, RoundStep.EVALUATING, RoundStep.SAVING})
 
 
 def aggregate(turn: Turn, round_: Round) -> None:
@@ -84,7 +85,7 @@ def evaluate(turn: Turn, round_: Round) -> None:
     workers = tuple(
         worker
         for worker, member in sorted(state.members.items())
-        if member.is_connected and member.num_holdout
+        if member.is_connected and member.num_holdout and worker not in round_.holdouts
     )
     turn.put_round(replace(round_, step=RoundStep.EVALUATING, evaluating=frozenset(workers)))
     turn.do(commands.Evaluate(round_.number, model_id))
@@ -206,9 +207,9 @@ def _save(turn: Turn, round_: Round) -> None:
 
 
 def wait_for_room(turn: Turn, event: events.StorageFailed) -> None:
-    """A round that cannot be written stays where it is until the disk takes it, or the operator aborts."""
+    """A round whose closing the disk refuses stays where it is until that works, or the operator aborts."""
     round_ = turn.state.round
-    if round_ is None or round_.step not in {RoundStep.AGGREGATING, RoundStep.SAVING}:
+    if round_ is None or round_.step not in _STEPS_ON_DISK:
         turn.fail(event.reason, ExitCode.STORAGE)
     else:
         turn.warn(f"{event.reason}; the run waits, and tries again every {STORAGE_RETRY_S:g} s")
@@ -221,6 +222,8 @@ def write_again(turn: Turn) -> None:
         return
     if round_.step is RoundStep.AGGREGATING:
         _order_aggregate(turn, round_)
+    elif round_.step is RoundStep.EVALUATING:
+        evaluate(turn, round_)
     elif round_.step is RoundStep.SAVING:
         _save(turn, round_)
 
@@ -241,6 +244,7 @@ def close_saved(turn: Turn, event: events.RoundSaved) -> bool:
             members=schedule.move_cursors(state.members, round_.parts),
             model_id=round_.new_model_id,
             num_rounds=round_.number,
+            fewer=None,
         )
         updates = sorted(round_.delivered.items())
         loss = _mean([(update.loss, _weight(state.plan, update)) for _, update in updates])

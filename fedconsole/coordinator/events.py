@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from fedconsole.coordinator.plan import Plan
 from fedconsole.coordinator.state import Confusion, Metric
+from fedconsole.errors import ExitCode
 from pi_daemon.protocol.messages import Cursor
 
 # Of the run
@@ -55,6 +56,14 @@ class StopAfterRoundRequested(Struct, frozen=True, tag="stop_after_round_request
     pass
 
 
+class WaitRequested(Struct, frozen=True, tag="wait_requested"):
+    pass
+
+
+class FewerRequested(Struct, frozen=True, tag="fewer_requested"):
+    pass
+
+
 # Of workers
 
 
@@ -72,10 +81,12 @@ class WorkerJoined(Struct, frozen=True, kw_only=True, tag="worker_joined"):
 
 
 class WorkerRefused(Struct, frozen=True, tag="worker_refused"):
-    """A worker that was reached cannot take part."""
+    """A worker that was reached cannot take part, or not any more; this engine tries it no more."""
 
     worker: str
     reason: str
+    exit_code: ExitCode = ExitCode.REFUSED
+    """Of a run that has not begun."""
 
 
 class WorkerLost(Struct, frozen=True, tag="worker_lost"):
@@ -83,6 +94,8 @@ class WorkerLost(Struct, frozen=True, tag="worker_lost"):
 
     worker: str
     reason: str
+    was_met: bool = False
+    """This engine has had it on a link before: it is somewhere, and may come back."""
 
 
 class WorkerPaused(Struct, frozen=True, tag="worker_paused"):
@@ -174,12 +187,19 @@ class ModelSaved(Struct, frozen=True, tag="model_saved"):
 
 
 class StorageFailed(Struct, frozen=True, tag="storage_failed"):
-    """The run's folder or the model cannot be written."""
+    """The run's folder or the model cannot be written, or not be read."""
 
     reason: str
 
 
-RequestEvent = PauseRequested | ResumeRequested | AbortRequested | StopAfterRoundRequested
+RequestEvent = (
+    PauseRequested
+    | ResumeRequested
+    | AbortRequested
+    | StopAfterRoundRequested
+    | WaitRequested
+    | FewerRequested
+)
 Event = (
     RunCreated
     | EngineRestarted

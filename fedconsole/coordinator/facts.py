@@ -7,10 +7,12 @@ Only what can be known without a clock: the engine adds `seconds`, `seconds_left
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
 
+from fedconsole.coordinator.phases import RunPhase
 from fedconsole.coordinator.plan import Plan
 from fedconsole.coordinator.state import Confusion, Metric, Outcome
 
@@ -57,11 +59,33 @@ class RunStopping(Struct, frozen=True, tag="run.stopping"):
     round: int
 
 
+class AtTimeout(StrEnum):
+    """What happens to a run that lacks its quorum when the time is up."""
+
+    WAIT = "wait"
+    """It waits for more."""
+    FEWER = "fewer"
+    """It goes on with those that are there."""
+    FAIL = "fail"
+
+
 class RunQuorum(Struct, frozen=True, tag="run.quorum"):
     """Too few of them; the engine adds what is left of the timer."""
 
     have: int
     need: int
+    phase: RunPhase
+    """Training: they will be too few at the deadline. Waiting: the run stands still for them."""
+    then: AtTimeout
+
+
+class RunFewer(Struct, frozen=True, tag="run.fewer"):
+    """This round is content with fewer than the plan says."""
+
+    round: int
+    have: int
+    need: int
+    """What the plan says."""
 
 
 class RunFinished(Struct, frozen=True, kw_only=True, tag="run.finished"):
@@ -147,6 +171,7 @@ Fact = (
     | RunAborting
     | RunStopping
     | RunQuorum
+    | RunFewer
     | RunFinished
     | RoundStarted
     | RoundFinished

@@ -10,7 +10,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from fedconsole.coordinator import closing, commands, events, facts, rounds
+from fedconsole.coordinator import closing, commands, events, facts, quorum, rounds
 from fedconsole.coordinator.phases import Request, RunPhase, require_allowed
 from fedconsole.coordinator.state import (
     Ending,
@@ -83,6 +83,10 @@ def request_of(event: events.RequestEvent) -> Request:
             return Request.ABORT
         case events.StopAfterRoundRequested():
             return Request.STOP
+        case events.WaitRequested():
+            return Request.WAIT
+        case events.FewerRequested():
+            return Request.FEWER
 
 
 def _take(turn: Turn, event: events.Event) -> None:
@@ -101,6 +105,10 @@ def _take(turn: Turn, event: events.Event) -> None:
             _abort(turn, event)
         case events.StopAfterRoundRequested():
             _stop_after_round(turn)
+        case events.WaitRequested():
+            quorum.wait_longer(turn)
+        case events.FewerRequested():
+            rounds.go_on_with_fewer(turn)
         case events.WorkerJoined():
             _join(turn, event)
         case events.WorkerRefused():
@@ -164,7 +172,7 @@ def _join(turn: Turn, event: events.WorkerJoined) -> None:
         _take_up_part(turn, event)
     here = {event.worker, event.address}
     absent = {name: reason for name, reason in turn.state.absent.items() if name not in here}
-    turn.state = replace(turn.state, absent=absent)
+    turn.state = replace(turn.state, absent=absent, expected=turn.state.expected - here)
     turn.steer(event.worker)
     rounds.settle(turn)
 
@@ -199,21 +207,39 @@ def _take_up_part(turn: Turn, event: events.WorkerJoined) -> None:
 
 def _refuse_worker(turn: Turn, event: events.WorkerRefused) -> None:
     if turn.state.phase is RunPhase.GATHERING:
-        turn.fail(f"{event.worker} cannot take part: {event.reason}", ExitCode.REFUSED)
-    else:
+        turn.fail(f"{event.worker} cannot take part: {event.reason}", event.exit_code)
+        return
+    member = turn.state.members.get(event.worker)
+    if member is None:
         turn.warn(f"cannot take part: {event.reason}", event.worker)
+        return
+    turn.warn(f"out of this run: {event.reason}", event.worker)
+    if member.is_connected:
+        turn.announce(facts.WorkerLost(event.worker, member.address, event.reason))
+    turn.put_member(event.worker, replace(member, is_connected=False, refusal=event.reason))
+    turn.wait_no_more_for(event.worker)
+    round_ = turn.state.open_round
+    part = round_.parts.get(event.worker) if round_ else None
+    if round_ is not None and part is not None and not part.has_answered:
+        turn.put_part(round_, event.worker, replace(part, status=PartStatus.OUT))
+    rounds.settle(turn)
 
 
 def _lose(turn: Turn, event: events.WorkerLost) -> None:
     state = turn.state
     member = state.members.get(event.worker)
     if state.phase is RunPhase.GATHERING:
-        turn.state = replace(state, absent={**state.absent, event.worker: event.reason})
+        met = {event.worker} if event.was_met else set()
+        turn.state = replace(
+            state,
+            absent={**state.absent, event.worker: event.reason},
+            expected=state.expected | met,
+        )
     if member is not None and member.is_connected:
         turn.put_member(event.worker, replace(member, is_connected=False))
         turn.wait_no_more_for(event.worker)
         turn.announce(facts.WorkerLost(event.worker, member.address, event.reason))
-        rounds.warn_of_quorum(turn)
+        quorum.warn(turn)
     elif state.phase is RunPhase.GATHERING and event.worker not in state.absent:
         turn.announce(facts.WorkerLost(event.worker, event.worker, event.reason))
     elif state.phase is not RunPhase.GATHERING:
@@ -268,6 +294,7 @@ def _resume(turn: Turn) -> None:
         turn.go(RunPhase.CLOSING)
     elif turn.state.open_round:
         rounds.carry_on(turn)
+        quorum.warn(turn)  # the deadline is another one
     else:
         rounds.next_round(turn)
 
@@ -305,13 +332,15 @@ def _stop_after_round(turn: Turn) -> None:
 def _restart(turn: Turn, event: events.EngineRestarted) -> None:
     """Go on where the journal ends: delivered updates stay, all else of the last step is redone."""
     members = {
-        worker: replace(member, is_connected=False) for worker, member in turn.state.members.items()
+        worker: replace(member, is_connected=False, refusal=None)
+        for worker, member in turn.state.members.items()
     }
     turn.state = replace(
         turn.state,
         members=members,
         waiting_for=frozenset(),
         absent={},
+        expected=frozenset(),
         timer=None,
         is_regathering=True,
     )

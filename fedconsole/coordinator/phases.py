@@ -41,6 +41,10 @@ class Request(StrEnum):
     ABORT = "abort"
     STOP = "stop"
     """Complete the run after the current round."""
+    WAIT = "wait"
+    """Too few workers or updates: give them the whole time once more."""
+    FEWER = "fewer"
+    """Too few workers or updates: this round is content with those that are there."""
 
 
 class IllegalRequest(RefusedError):
@@ -69,6 +73,9 @@ MOVES: tuple[Move, ...] = (
     Move(_P.WAITING, "enough workers", _P.TRAINING),
     Move(_P.WAITING, Request.PAUSE, _P.PAUSING),
     Move(_P.WAITING, Request.STOP, _P.WAITING),
+    Move(_P.WAITING, Request.WAIT, _P.WAITING),
+    Move(_P.WAITING, Request.FEWER, _P.TRAINING),
+    Move(_P.WAITING, Request.FEWER, _P.CLOSING),
     Move(_P.WAITING, "nothing left to train", _P.FINISHING),
     Move(_P.CLOSING, "next round", _P.TRAINING),
     Move(_P.CLOSING, "too few workers", _P.WAITING),

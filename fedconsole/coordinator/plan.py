@@ -15,6 +15,9 @@ from fedconsole.errors import UsageError
 DEFAULT_EPOCHS = 2
 DEFAULT_FEDERATE_AFTER_N_BATCHES = 50
 MAX_VIRTUAL = 10_000
+MAX_COUNT = 10**9
+"""Of rounds, epochs, batches, or a batch's examples. Whoever gives more has mistyped."""
+MAX_SECONDS = 10**9
 
 
 class PlanError(UsageError):
@@ -46,6 +49,9 @@ class EpochEnd(StrEnum):
 
 class OnQuorumLoss(StrEnum):
     WAIT = "wait"
+    """For `quorum_timeout_s`, and for what the operator says meanwhile; then the run fails."""
+    FEWER = "fewer"
+    """Go on with those that are there; wait only while there is none."""
     FAIL = "fail"
 
 
@@ -116,6 +122,17 @@ class Plan(Struct, frozen=True, kw_only=True):
         return self.min_updates or self.cohort_size or self.num_workers
 
 
+_COUNTS = (
+    "rounds",
+    "epochs",
+    "federate_after_n_batches",
+    "local_epochs",
+    "batch_size",
+    "test_batch_size",
+    "eval_every",
+)
+
+
 def _problems(plan: Plan) -> Iterator[str]:
     yield from _worker_problems(plan)
     yield from _length_problems(plan)
@@ -124,8 +141,15 @@ def _problems(plan: Plan) -> Iterator[str]:
         ("round_timeout_s", plan.round_timeout_s),
         ("quorum_timeout_s", plan.quorum_timeout_s),
     ):
-        if not 0 < seconds < math.inf:
-            yield f"{name} is {seconds}: a run must end when all go quiet; give seconds above 0"
+        if not 0 < seconds <= MAX_SECONDS:
+            yield (
+                f"{name} is {seconds}: a run must end when all go quiet; "
+                f"give seconds above 0, at most {MAX_SECONDS}"
+            )
+    for name in _COUNTS:
+        count = getattr(plan, name)
+        if isinstance(count, int) and count > MAX_COUNT:
+            yield f"{name} is {count}: expected at most {MAX_COUNT}"
     if isinstance(plan.eval_every, int) and plan.eval_every < 1:
         yield f"eval_every is {plan.eval_every}: expected 'round', 'epoch' or a number of rounds"
     if plan.stop_at is not None and not math.isfinite(plan.stop_at[1]):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from msgspec.structs import replace
 
-from fedconsole.coordinator import closing, commands, events, facts, schedule
+from fedconsole.coordinator import closing, commands, events, facts, quorum, schedule
 from fedconsole.coordinator.phases import RunPhase
 from fedconsole.coordinator.plan import OnQuorumLoss, Plan
 from fedconsole.coordinator.sampling import sample_cohort
@@ -26,8 +26,6 @@ from fedconsole.errors import ExitCode
 
 REGATHER_S = 20.0
 """After an engine has crashed, workers have lost their link and come back within some seconds."""
-MAX_FAILURES = 2
-"""A worker whose training has failed so often is out of the round."""
 
 
 # Opening
@@ -57,7 +55,20 @@ def _regather(turn: Turn) -> None:
     turn.go(RunPhase.WAITING)
     if turn.state.timer is None:
         turn.start_timer(TimerKind.QUORUM, min(REGATHER_S, turn.state.plan.quorum_timeout_s))
-    turn.announce(facts.RunQuorum(turn.state.num_connected, len(turn.state.members)))
+    quorum.announce_wait(turn)
+
+
+def go_on_with_fewer(turn: Turn) -> None:
+    """This round, and no later one, is content with what is there.
+
+    Raises:
+        IllegalRequest: nothing is there.
+    """
+    quorum.require_some(turn.state)
+    if turn.state.open_round is None:
+        turn.state = replace(turn.state, is_regathering=False)
+    quorum.be_content(turn)
+    settle(turn)
 
 
 def end_wait(turn: Turn) -> None:
@@ -66,7 +77,7 @@ def end_wait(turn: Turn) -> None:
         turn.state = replace(turn.state, is_regathering=False)
         next_round(turn)
     else:
-        fail_quorum(turn)
+        quorum.fail(turn)
 
 
 def _reason_to_complete(state: RunState) -> str | None:
@@ -229,7 +240,7 @@ def fail_training(turn: Turn, event: events.TrainingFailed) -> None:
     ):
         turn.ignore()
         return
-    is_out = part.num_failures + 1 >= MAX_FAILURES
+    is_out = part.num_failures + 1 >= quorum.MAX_FAILURES
     part = replace(
         part,
         status=PartStatus.OUT if is_out else PartStatus.IDLE,
@@ -243,20 +254,6 @@ def fail_training(turn: Turn, event: events.TrainingFailed) -> None:
     settle(turn)
 
 
-def warn_of_quorum(turn: Turn) -> None:
-    """Say when the workers that are left in an open round are too few; the deadline decides."""
-    round_ = turn.state.open_round
-    if round_ is None or turn.state.phase is not RunPhase.TRAINING:
-        return
-    have = sum(
-        part.status is PartStatus.DELIVERED
-        or (part.status is not PartStatus.OUT and turn.is_connected(worker))
-        for worker, part in round_.parts.items()
-    )
-    if have < turn.state.need:
-        turn.announce(facts.RunQuorum(have, turn.state.need))
-
-
 # The end of a wait
 
 
@@ -266,13 +263,13 @@ def settle(turn: Turn) -> None:
     round_ = state.open_round
     match state.phase:
         case RunPhase.GATHERING:
-            # A worker that was there a moment ago may come back; one that never was is an answer.
-            is_one_lost = any(not member.is_connected for member in state.members.values())
             have_all_answered = state.num_connected + len(state.absent) >= state.plan.num_workers
-            if have_all_answered and (state.have >= state.need or not is_one_lost):
+            if have_all_answered and (state.have >= state.need or not _may_come_back(state)):
                 begin_or_fail(turn)
         case RunPhase.TRAINING:
-            if round_ is not None and round_.have_all_answered:
+            is_fewer_enough = state.plan.on_quorum_loss is OnQuorumLoss.FEWER
+            is_in_vain = not is_fewer_enough and quorum.why_hopeless(state) is not None
+            if round_ is not None and (round_.have_all_answered or is_in_vain):
                 close_or_wait(turn)
         case RunPhase.WAITING:
             if round_ is None:
@@ -292,6 +289,12 @@ def settle(turn: Turn) -> None:
                 end_aborted(turn)
         case _:
             pass
+
+
+def _may_come_back(state: RunState) -> bool:
+    """Whether one that is absent was there before, for this engine or for one that died."""
+    is_one_lost = any(not member.is_connected for member in state.members.values())
+    return is_one_lost or bool(state.expected) or state.is_regathering
 
 
 def begin_or_fail(turn: Turn) -> None:
@@ -337,7 +340,14 @@ def close_or_wait(turn: Turn) -> None:
 
 def _lack_quorum(turn: Turn) -> None:
     plan, have, need = turn.state.plan, turn.state.have, turn.state.need
-    if rejected := _all_missing_were_rejected(turn):
+    if plan.on_quorum_loss is OnQuorumLoss.FEWER and 0 < have < need:
+        quorum.be_content(turn)
+        if turn.state.open_round:
+            close_or_wait(turn)
+        else:
+            next_round(turn)
+        return
+    if rejected := quorum.all_missing_were_rejected(turn):
         # They are here, and would send the same again: waiting would change nothing.
         turn.fail(
             f"round {turn.round_number} has {have} usable updates, {need} needed: what "
@@ -345,32 +355,16 @@ def _lack_quorum(turn: Turn) -> None:
             ExitCode.QUORUM_LOST,
         )
         return
+    if why := quorum.why_hopeless(turn.state):
+        turn.fail(why, ExitCode.QUORUM_LOST)
+        return
     if plan.on_quorum_loss is OnQuorumLoss.FAIL:
-        fail_quorum(turn)
+        quorum.fail(turn)
         return
     turn.go(RunPhase.WAITING)
     if turn.state.timer is None or turn.state.timer.kind is not TimerKind.QUORUM:
         turn.start_timer(TimerKind.QUORUM, plan.quorum_timeout_s)
-    turn.announce(facts.RunQuorum(have, need))
-
-
-def _all_missing_were_rejected(turn: Turn) -> tuple[str, ...]:
-    """The workers without an update in the open round, if each is connected and was rejected."""
-    round_ = turn.state.open_round
-    missing = {w: part for w, part in round_.parts.items() if not part.update} if round_ else {}
-    are_rejected = all(
-        part.status is PartStatus.OUT
-        and part.num_failures < MAX_FAILURES
-        and turn.is_connected(worker)
-        for worker, part in missing.items()
-    )
-    return tuple(missing) if are_rejected else ()
-
-
-def fail_quorum(turn: Turn) -> None:
-    what = "updates" if turn.state.open_round else "connected workers"
-    reason = f"quorum lost: {turn.state.have} {what}, {turn.state.need} needed"
-    turn.fail(reason, ExitCode.QUORUM_LOST)
+    quorum.announce_wait(turn)
 
 
 def end_aborted(turn: Turn) -> None:

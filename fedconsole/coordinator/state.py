@@ -30,6 +30,8 @@ class Member(Struct, frozen=True, kw_only=True):
     cursor: Cursor
     """The next batch to train; `batch` is below `batches_per_epoch`. Moved by saved rounds only."""
     is_connected: bool = True
+    refusal: str | None = None
+    """Why it takes no further part in this run, if so: it is not waited for."""
 
     @property
     def can_train(self) -> bool:
@@ -160,6 +162,8 @@ class RunState(Struct, frozen=True, kw_only=True):
     members: Mapping[str, Member] = {}
     absent: Mapping[str, str] = {}
     """While gathering: worker ids or addresses that are not there, each with the reason."""
+    expected: frozenset[str] = frozenset()
+    """Of the absent: those that were there a moment ago."""
     round: Round | None = None
     num_rounds: int = 0
     """Complete rounds: aggregated and saved."""
@@ -172,6 +176,9 @@ class RunState(Struct, frozen=True, kw_only=True):
     num_timers: int = 0
     is_regathering: bool = False
     """After a new engine has taken over: all members are waited for before another round."""
+    fewer: int | None = None
+    """So many workers or updates are enough for the open round, or for the next one if none is open:
+    fewer than the plan says."""
     is_stopping: bool = False
     """The operator wants the run to end after the current round."""
     ending: Ending | None = None
@@ -185,7 +192,8 @@ class RunState(Struct, frozen=True, kw_only=True):
 
     @property
     def are_all_connected(self) -> bool:
-        return self.num_connected == len(self.members)
+        """But for those that take no further part."""
+        return all(m.is_connected or m.refusal is not None for m in self.members.values())
 
     @property
     def open_round(self) -> Round | None:
@@ -207,6 +215,7 @@ class RunState(Struct, frozen=True, kw_only=True):
     @property
     def need(self) -> int:
         """The quorum for `have`. Workers that sit a round out are not missed in it."""
+        quorum = self.fewer or self.plan.quorum
         if self.open_round is None:
-            return self.plan.quorum
-        return min(self.plan.quorum, len(self.open_round.parts))
+            return quorum
+        return min(quorum, len(self.open_round.parts))

@@ -35,7 +35,7 @@ async def carry(request: EngineRequest, ready: int) -> ExitCode:
         captured=loop.create_future(),
         names=loop.create_future(),
     )
-    session = Session(job, is_dry_run=request.dry_run)
+    session = Session(job, is_dry_run=request.dry_run, search_s=request.search_s)
     control = ControlServer(store, session.request)
     await control.start()
     os.write(ready, b"!")

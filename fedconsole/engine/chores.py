@@ -45,6 +45,10 @@ class Chores:
         model = self._job.models[command.model_id]
         try:
             event = await asyncio.to_thread(self._work.evaluate, command.round, model)
+        except OSError as error:
+            reason = f"cannot read the model of round {command.round}: {error}"
+            self._reports.event(e.StorageFailed(reason))
+            return
         except (ValueError, RuntimeError) as error:
             self._reports.event(e.EvaluationFailed(round=command.round, reason=str(error)))
             return

@@ -8,13 +8,13 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar
+from typing import BinaryIO, TypeVar
 
-from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from fedconsole.dialling import in_words
+from fedconsole.dialling import Link, NoCommonVersionError, exchange_hellos, in_words, why_closed
 from fedconsole.engine.worker import ModelOnDisk, Refusal
+from fedconsole.errors import NotPairedError
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.codec import (
     CHUNK_HEADER,
@@ -22,20 +22,16 @@ from pi_daemon.protocol.codec import (
     IncomingTransfers,
     Unknown,
     close_reason,
-    common_version,
     decode_from_daemon,
     encode,
-    no_common_version,
 )
 from pi_daemon.protocol.errors import ProtocolError
 from pi_daemon.protocol.limits import (
     CHUNK_BYTES,
-    CLOSE_NO_COMMON_VERSION,
+    CLOSE_CANNOT_STORE,
     CLOSE_PROTOCOL_ERROR,
     MAX_MODEL_BYTES,
 )
-
-_HELLO_S: Final = 5.0
 
 A = TypeVar("A", bound=m.Answer)
 
@@ -43,9 +39,11 @@ A = TypeVar("A", bound=m.Answer)
 class CommandRefused(Exception):
     """The daemon answered `refused`."""
 
-    def __init__(self, code: m.RefusalCode, reason: str) -> None:
+    def __init__(self, code: m.RefusalCode, reason: str, limit: str | None = None) -> None:
         super().__init__(reason)
         self.code = code
+        self.limit = limit
+        """The bound of the device's owner that it would be over, if that is why."""
 
 
 class LinkClosed(Exception):
@@ -71,19 +69,20 @@ class Listener:
     round_failed: Callable[[m.RoundFailed], None]
     telemetry: Callable[[m.Telemetry], None]
     log: Callable[[m.Log], None]
-    update: Callable[[m.Update, Path], None]
-    """With the file that holds the bytes; the listener owns it."""
+    update: Callable[[Connection, m.Update, Path], None]
+    """With the connection that it came on, and the file that holds the bytes; the listener owns it."""
     update_path: Callable[[m.Update], Path]
-    """Where the bytes are to land: a name that is not used yet."""
+    """Where the bytes are to land: a name that is not used yet. Raises ProtocolError: it is not wanted."""
 
 
 class Connection:
     """Sends commands and awaits their answers; hands on everything else that the daemon tells."""
 
-    def __init__(self, websocket: ClientConnection, listener: Listener) -> None:
+    def __init__(self, websocket: Link, listener: Listener) -> None:
         self.bytes_sent = 0
         self.bytes_received = 0
         self.status: m.DeviceStatus | None = None
+        self._was_given_up = False
         self._websocket = websocket
         self._listener = listener
         # A device remembers its answers by these, across connections and engines of a run.
@@ -95,23 +94,26 @@ class Connection:
         self._incoming = IncomingTransfers(are_hashed=False)
         self._receiving: dict[int, _Receiving] = {}
 
+    @property
+    def was_given_up(self) -> bool:
+        """One side has ended it because of what came on it, which will come again."""
+        return self._was_given_up or self._websocket.close_code == CLOSE_CANNOT_STORE
+
     async def greet(self, ours: m.Hello) -> m.Hello:
         """Exchange hellos; the first thing on every connection.
 
         Raises:
             Refusal: no common protocol version, or the peer is no device.
+            NotPairedError: the device does not admit this console, or not to steer it.
+            WrongDeviceError: it gives itself another id than its key's.
             ProtocolError, LinkClosed, TimeoutError: it is no daemon, or went away.
         """
-        await self._send(encode(ours))
-        async with asyncio.timeout(_HELLO_S):
-            frame = await self._receive()
-        theirs = decode_from_daemon(frame)
-        if not isinstance(theirs, m.Hello):
-            raise ProtocolError("the first message was no hello")
-        if common_version(ours, theirs) is None:
-            reason = no_common_version(theirs)
-            await self._websocket.close(CLOSE_NO_COMMON_VERSION, reason)
-            raise Refusal(reason)
+        try:
+            theirs = await exchange_hellos(self._websocket, ours)
+        except NoCommonVersionError as error:
+            raise Refusal(str(error)) from error
+        except ConnectionClosed as error:
+            raise LinkClosed(in_words(error)) from error
         if theirs.status is None:
             raise Refusal("it is no device: its hello has no status")
         self.status = theirs.status
@@ -121,7 +123,8 @@ class Connection:
         """Hand on what the daemon tells, until the connection ends.
 
         Raises:
-            LinkClosed: always, in the end.
+            LinkClosed: always, in the end, unless
+            NotPairedError: the device admits this console no more.
             ProtocolError: the daemon broke the protocol; it has been told.
         """
         try:
@@ -132,7 +135,7 @@ class Connection:
                 else:
                     self._take(decode_from_daemon(frame))
         except ProtocolError as error:
-            await self._websocket.close(CLOSE_PROTOCOL_ERROR, close_reason(str(error)))
+            await self.reject(error)
             raise
         finally:
             for answer in self._answers.values():
@@ -159,8 +162,8 @@ class Connection:
         finally:
             self._answers.pop(cmd_id, None)
         match reply:
-            case m.Refused(code=code, reason=reason):
-                raise CommandRefused(code, reason)
+            case m.Refused(code=code, reason=reason, limit=limit):
+                raise CommandRefused(code, reason, limit)
             case _ if isinstance(reply, kind):
                 return reply
             case _:
@@ -188,6 +191,16 @@ class Connection:
     async def close(self) -> None:
         await self._websocket.close()
 
+    async def reject(self, error: ProtocolError) -> None:
+        """Close the connection because of what the daemon sent on it."""
+        self._was_given_up = True
+        await self._websocket.close(CLOSE_PROTOCOL_ERROR, close_reason(str(error)))
+
+    async def give_up(self) -> None:
+        """Close the connection because what came on it cannot be kept here."""
+        self._was_given_up = True
+        await self._websocket.close()
+
     async def _send_chunk(self, blob: m.Blob, offset: int, chunk: bytes) -> None:
         await self._send(CHUNK_HEADER.pack(blob.transfer, offset) + chunk)
 
@@ -202,6 +215,8 @@ class Connection:
         try:
             frame = await self._websocket.recv()
         except ConnectionClosed as error:
+            if isinstance(why := why_closed(error), NotPairedError):
+                raise why from error
             raise LinkClosed(in_words(error)) from error
         self.bytes_received += len(frame)
         return frame
@@ -244,4 +259,4 @@ class Connection:
         if incoming.is_complete:
             del self._receiving[incoming.blob.transfer]
             receiving.file.close()
-            self._listener.update(receiving.update, receiving.path)
+            self._listener.update(self, receiving.update, receiving.path)

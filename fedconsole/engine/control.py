@@ -40,7 +40,7 @@ class ControlServer:
         self._last_words: Row | None = None
         self._readers: set[asyncio.Task[None]] = set()
         self._path = socket_path(store.run_id)
-        store.on_commit = self._wake
+        store.on_change = self._wake
 
     async def start(self) -> None:
         self._path.unlink(missing_ok=True)
@@ -78,7 +78,7 @@ class ControlServer:
                 await self._send_lines(writer, int(request["first_seq"]))
             else:
                 await self._answer(writer, str(request["request"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             pass  # a front end that left, or no front end at all; the run goes on either way
         finally:
             self._readers.discard(task)
@@ -94,6 +94,7 @@ class ControlServer:
         await writer.drain()
 
     async def _send_lines(self, writer: asyncio.StreamWriter, seq: int) -> None:
+        told: str | None = None
         while True:
             grown = self._grown
             lines = self._store.lines(seq, _LINES_AT_ONCE)
@@ -101,16 +102,23 @@ class ControlServer:
                 writer.write(json.dumps(line).encode() + b"\n")
             if lines:
                 seq = lines[-1]["seq"] + 1
+                told = None
                 await writer.drain()
             elif self._is_closing:
-                if (row := self._last_words) is not None:
-                    fields = json.dumps(row.fields)
-                    line = make_line(self._store.run_id, seq, time_ms(), row.type, fields)
-                    writer.write(json.dumps(line).encode() + b"\n")
-                    await writer.drain()
+                if self._last_words is not None:
+                    await self._send_unwritten(writer, seq, self._last_words)
                 return
+            elif self._store.refusal not in (None, told):
+                told = self._store.refusal
+                await self._send_unwritten(writer, seq - 1, Row("run.stalled", {"reason": told}))
             else:
                 await grown.wait()
+
+    async def _send_unwritten(self, writer: asyncio.StreamWriter, seq: int, row: Row) -> None:
+        """Tell this reader what the journal cannot take."""
+        line = make_line(self._store.run_id, seq, time_ms(), row.type, json.dumps(row.fields))
+        writer.write(json.dumps(line).encode() + b"\n")
+        await writer.drain()
 
 
 class ControlLink:

@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
 
 from fedconsole.coordinator.events import UpdateDelivered, UpdateRejected
-from fedconsole.engine.worker import Job, Reports
+from fedconsole.engine.connection import Connection
+from fedconsole.engine.store import Row
+from fedconsole.engine.worker import Captured, Job, Reports
 from pi_daemon.durable import sync
-from pi_daemon.protocol.errors import TensorError
+from pi_daemon.protocol.errors import TensorError, TransferError
 from pi_daemon.protocol.messages import Update
-from pi_daemon.protocol.tensors import TensorSpec
+from pi_daemon.protocol.text import clean
+
+
+async def deliver_or_hang_up(
+    connection: Connection,
+    job: Job,
+    reports: Reports,
+    worker_id: str,
+    update: Update,
+    path: Path,
+) -> None:
+    """Check an update that came over this connection, and report it.
+
+    Where the bytes were spoilt on the way, or the disk refuses, the connection is closed: the device
+    keeps its update until that is taken, and sends it again over the next one. What could not be
+    synced is never synced again, as the kernel may have dropped it.
+    """
+    try:
+        await deliver(job, reports, worker_id, update, path)
+    except TransferError as error:
+        await connection.reject(error)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        text = f"cannot keep the update of round {update.round}: {error}; it has to be sent again"
+        reports.note(Row("warning", {"text": text, "worker": worker_id}))
+        await connection.give_up()
 
 
 async def deliver(
@@ -28,10 +54,25 @@ async def deliver(
     Args:
         has_travelled: its bytes came over a link: their hash is still to be checked, and they are
             to outlive a power cut, because their sender forgets them.
+
+    Raises:
+        TransferError: the bytes are not those that were announced. Nothing is reported: the worker
+            has the update still, and sends it again on its next link.
+        OSError: the disk refuses; nothing is reported.
     """
+    if update.run != job.run_id:
+        path.unlink(missing_ok=True)
+        text = f"it sent an update of another run: {clean(update.run, 64)}"
+        reports.note(Row("warning", {"worker": worker_id, "text": text}))
+        return
     captured = await asyncio.shield(job.captured)
     try:
-        await asyncio.to_thread(_take_in, update, path, captured.returned, has_travelled)
+        await asyncio.to_thread(_take_in, update, path, captured, has_travelled)
+        if (model := job.models.get(update.model_id)) is not None:
+            await asyncio.to_thread(_require_size, path, model.path, captured)
+    except TransferError:
+        path.unlink(missing_ok=True)
+        raise
     except (TensorError, FileNotFoundError) as error:
         # Files of a round that has closed meanwhile are gone.
         is_late = isinstance(error, FileNotFoundError)
@@ -56,19 +97,26 @@ async def deliver(
     )
 
 
-def _take_in(
-    update: Update, path: Path, expected: Mapping[str, TensorSpec], has_travelled: bool
-) -> None:
+def _take_in(update: Update, path: Path, captured: Captured, has_travelled: bool) -> None:
     """
     Raises:
-        TensorError: the bytes are not those that were announced, or do not fit the model.
+        TransferError: the bytes are not those that were announced.
+        TensorError: they do not fit the model.
+        OSError: the disk refuses.
     """
     # torch takes more than a second to import: by now the engine has it.
     from fedconsole.learning.aggregation import require_fit
 
     if not has_travelled:
-        require_fit(path, expected)
+        require_fit(path, captured.returned)
         return
-    require_fit(path, expected, update.parameters.sha256)
+    require_fit(path, captured.returned, update.parameters.sha256)
     sync(path)
     sync(path.parent)
+
+
+def _require_size(path: Path, model_path: Path, captured: Captured) -> None:
+    """Raises TensorError as `require_size`, FileNotFoundError when the round is closed."""
+    from fedconsole.learning.aggregation import require_size
+
+    require_size(path, model_path, captured.parameters)

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from fedconsole.coordinator import facts
+from fedconsole.coordinator.commands import Announce, Command, StartTimer
 from fedconsole.coordinator.plan import Plan
 from fedconsole.engine.store import Line, Row, RunStore
 from fedconsole.engine.worker import Worker
@@ -20,7 +21,7 @@ class FactLines:
         self, workers: Sequence[Worker], store: RunStore, clock: Callable[[], float]
     ) -> None:
         """`clock` gives monotonic seconds; `workers` may grow names later."""
-        self.timer_ends_s = 0.0
+        self._timer_ends_s = 0.0
         """When the machine's timer expires."""
         self._workers = workers
         self._store = store
@@ -29,6 +30,17 @@ class FactLines:
         self._round_began_s = clock()
         self._bytes_before: dict[str, tuple[int, int]] = {}
         """Sent to and received from each worker before the round."""
+
+    def rows(self, commands: Sequence[Command]) -> list[Row]:
+        """The lines of what the machine announces, before any of the commands is carried out."""
+        rows = []
+        for command in commands:
+            match command:
+                case StartTimer(seconds=seconds):
+                    self._timer_ends_s = self._clock() + seconds
+                case Announce(fact=fact) if row := self.row(fact):
+                    rows.append(row)
+        return rows
 
     def row(self, fact: facts.Fact) -> Row | None:
         """The line of a fact; None: there is none. A fact that is told twice gets it twice."""
@@ -48,7 +60,7 @@ class FactLines:
                 fields["seconds"] = round(now_s - self._round_began_s, 3)
                 fields |= self._bytes_of_round()
             case facts.RunQuorum():
-                fields["seconds_left"] = round(max(0.0, self.timer_ends_s - now_s), 1)
+                fields["seconds_left"] = round(max(0.0, self._timer_ends_s - now_s), 1)
             case facts.RunFinished():
                 fields["seconds"] = round(now_s - self._began_s, 3)
                 if fact.model_path is None and fact.rounds > 0:

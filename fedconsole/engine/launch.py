@@ -26,14 +26,16 @@ class EngineRequest(msgspec.Struct, frozen=True):
     run_id: str
     plan: Plan
     dry_run: bool = False
+    search_s: float = 0.0
+    """How long to listen for announcements of a device that is lost; 0: no multicast."""
 
 
-def take_up_engine(run_id: str) -> subprocess.Popen[bytes]:
+def take_up_engine(run_id: str, *, search_s: float = 0.0) -> subprocess.Popen[bytes]:
     """Start another engine for a run whose own is gone; returns as `start_engine` does.
 
     Raises:
         RefusedError: the run has ended, is running, or never began.
-        EngineCrashedError, StorageError: as `start_engine`.
+        EngineCrashedError, StorageError: as `start_engine`; the journal is damaged.
     """
     from fedconsole import history
 
@@ -47,8 +49,11 @@ def take_up_engine(run_id: str) -> subprocess.Popen[bytes]:
             f"taken up. To train on from its model: fedconsole run --init-from "
             f"{summary.model_path or 'model.safetensors'}"
         )
-    plan = msgspec.convert(summary.plan, Plan)
-    return start_engine(run_id, plan, goes_on_in=created.get("folder", "."))
+    try:
+        plan = msgspec.convert(summary.plan, Plan)
+    except ValueError as error:
+        raise StorageError(f"the journal of run {run_id} is damaged: {error}") from error
+    return start_engine(run_id, plan, goes_on_in=created.get("folder", "."), search_s=search_s)
 
 
 def new_run_id() -> str:
@@ -57,7 +62,12 @@ def new_run_id() -> str:
 
 
 def start_engine(
-    run_id: str, plan: Plan, *, dry_run: bool = False, goes_on_in: str | None = None
+    run_id: str,
+    plan: Plan,
+    *,
+    dry_run: bool = False,
+    goes_on_in: str | None = None,
+    search_s: float = 0.0,
 ) -> subprocess.Popen[bytes]:
     """Start an engine; returns when its control socket listens.
 
@@ -66,6 +76,7 @@ def start_engine(
     Args:
         goes_on_in: the folder in which an earlier engine of this run was started; None: there was
             none. The new one goes on where the journal ends.
+        search_s: how long to listen for announcements of a lost device at a time; 0: never.
 
     Raises:
         EngineCrashedError: it ended at once; the message ends with its last words.
@@ -94,7 +105,7 @@ def start_engine(
     try:
         assert process.stdin is not None
         with process.stdin as pipe:
-            pipe.write(msgspec.json.encode(EngineRequest(run_id, plan, dry_run)))
+            pipe.write(msgspec.json.encode(EngineRequest(run_id, plan, dry_run, search_s)))
         has_answer = bool(select.select([ready], [], [], _START_S)[0])
         is_ready = has_answer and os.read(ready, 1) != b""
     except BrokenPipeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 from fedconsole.coordinator import events as e
@@ -14,6 +15,9 @@ from fedconsole.errors import ExitCode
 
 _TIMEOUT_S: Final = 60.0
 """A Pi imports torch and tries a batch within half of that."""
+
+_MEASURED_S: Final = 3.0
+"""A device tells its health every 2 s; another kind of worker may never."""
 
 Problem = tuple[str, ExitCode]
 
@@ -35,8 +39,8 @@ async def preflight(
         match event:
             case e.WorkerJoined(worker=name):
                 problem = None
-            case e.WorkerRefused(worker=name, reason=reason):
-                problem = reason, ExitCode.REFUSED
+            case e.WorkerRefused(worker=name, reason=reason, exit_code=code):
+                problem = reason, code
             case e.WorkerLost(worker=name, reason=reason):
                 problem = reason, ExitCode.NO_QUORUM
             case e.AbortRequested():
@@ -48,6 +52,9 @@ async def preflight(
         found = next((worker for worker in waiting if worker.worker_id == name), None)
         if found is not None:
             waiting.remove(found)
+            if problem is None and isinstance(found, WorkerLink):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(found.notes.has_measured.wait(), _MEASURED_S)
             yield _answer(found, job, problem)
 
 
@@ -71,6 +78,7 @@ def _answer(worker: Worker, job: Job, problem: Problem | None) -> tuple[Row, Pro
             "torch": capabilities.torch if capabilities else None,
             "machine": capabilities.machine if capabilities else None,
             "dataset": job.captured.result().dataset,
+            "worries": worker.notes.worries,
         }
     if problem is not None:
         problem = f"{worker.worker_id} cannot take part: {problem[0]}", problem[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
@@ -16,6 +17,8 @@ from fedconsole.coordinator import facts, machine
 from fedconsole.coordinator.state import Outcome, RunState
 from fedconsole.engine.chores import Chores
 from fedconsole.engine.fact_lines import FactLines, created_row
+from fedconsole.engine.ledger import RETRY_S, Ledger
+from fedconsole.engine.lookout import Lookout
 from fedconsole.engine.preflight import Problem, preflight
 from fedconsole.engine.store import Row
 from fedconsole.engine.virtual import TrainerPool, VirtualWorker
@@ -26,26 +29,26 @@ from fedconsole.errors import ExitCode, RefusedError, StorageError, UsageError
 if TYPE_CHECKING:
     from fedconsole.engine.work import Work
 
-_FLUSH_S: Final = 0.1
-"""Batch losses and telemetry wait so long for a transaction: ten of them a second."""
-_RETRY_S: Final = 5.0
 _HEARTBEAT_S: Final = 30.0
 _NAMING_S: Final = 10.0
 """Devices that have not said hello by then are named when they come."""
 
-_NEVER_BEGAN: Final = frozenset({ExitCode.REFUSED, ExitCode.NO_QUORUM})
+_NEVER_BEGAN: Final = frozenset({ExitCode.REFUSED, ExitCode.NOT_PAIRED, ExitCode.NO_QUORUM})
 _REQUESTS: Final[dict[str, e.RequestEvent]] = {
     "pause": e.PauseRequested(),
     "resume": e.ResumeRequested(),
     "abort": e.AbortRequested(),
     "stop": e.StopAfterRoundRequested(),
+    "wait": e.WaitRequested(),
+    "fewer": e.FewerRequested(),
 }
 
 
 class Session:
     """One run from its first event to its last. Used once."""
 
-    def __init__(self, job: Job, *, is_dry_run: bool = False) -> None:
+    def __init__(self, job: Job, *, is_dry_run: bool = False, search_s: float = 0.0) -> None:
+        """`search_s`: how long to listen for announcements of a lost device; 0: no multicast."""
         self._job = job
         self._is_dry_run = is_dry_run
         self._plan = job.plan
@@ -54,19 +57,24 @@ class Session:
         """None until the task is captured."""
         self._events: asyncio.Queue[e.Event | None] = asyncio.Queue()
         """None only wakes the pump, to find that the run has ended."""
-        self._links = [WorkerLink(address, job, self) for address in job.plan.workers]
+        self._lookout = Lookout(search_s)
+        self._links = [
+            WorkerLink(address, job, self, self._lookout) for address in job.plan.workers
+        ]
         self._pool = TrainerPool(job.plan.virtual, "cuda" if job.plan.cuda else "cpu")
         self._workers: list[Worker] = [
             *self._links,
             *(VirtualWorker(n, job, self, self._pool) for n in range(job.plan.virtual)),
         ]
         self._timer: asyncio.TimerHandle | None = None
-        self._flush: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+        self._ledger = Ledger(self._store, self._do)
         self._lines = FactLines(self._workers, self._store, self._loop.time)
         self._finish: c.Finish | None = None
         self._is_taken_up = False
-        """From another engine."""
+        """From another engine, which may have died before the machine's first event."""
+        self._is_aborted_early = asyncio.Event()
+        """Before the machine was there."""
         self._gives_up = asyncio.Event()
         """Set when an abort cannot be written either."""
 
@@ -79,13 +87,18 @@ class Session:
             FedconsoleError: the run has stopped where it was, without a last line: the journal cannot be
                 written, or what another engine began cannot be taken up.
         """
-        if self._store.last_seq == 0:
+        self._is_taken_up = self._store.last_seq > 0
+        if not self._is_taken_up:
             self._store.commit(created_row(self._plan))
         async with asyncio.TaskGroup() as self._tasks:
             workers = [self._tasks.create_task(worker.run()) for worker in self._workers]
-            beating = self._tasks.create_task(self._beat())
+            background = [
+                self._tasks.create_task(self._beat()),
+                self._tasks.create_task(self._lookout.run()),
+            ]
             finish = await self._carry()
-            beating.cancel()
+            for task in background:
+                task.cancel()
             # A worker's release takes seconds where the network is gone: all at the same time.
             await asyncio.gather(*(worker.close() for worker in self._workers))
             for task in workers:
@@ -97,13 +110,15 @@ class Session:
 
     async def _carry(self) -> c.Finish:
         journal = [msgspec.json.decode(event, type=e.Event) for event in self._store.events()]
-        self._is_taken_up = bool(journal)
+        capturing = asyncio.to_thread(self._capture)
         try:
-            work = await asyncio.to_thread(self._capture)
+            work = await (capturing if journal else self._unless_aborted(capturing))
+            if work is None:
+                return self._end_early("aborted while its task was captured", ExitCode.ABORTED)
             if not journal:
                 initial = await asyncio.to_thread(work.write_initial_model)
         except RefusedError as error:
-            if journal:
+            if self._is_taken_up:
                 raise
             return self._end_early(str(error), error.exit_code)
         self._chores = Chores(work, self._job, self._store, self)
@@ -115,11 +130,26 @@ class Session:
             await self._name_workers()
             if self._is_dry_run:
                 return await self._preflight()
+            self._store.keep_updates(())
             created = e.RunCreated(self._plan, initial.model_id)
             self._take([created], *machine.start(created))
+            if self._is_taken_up:
+                self._restart(self._state_now, lost=())
         while self._finish is None:
             await self._advance(await self._next_events())
         return self._finish
+
+    async def _unless_aborted(self, capturing: Coroutine[Any, Any, Work]) -> Work | None:
+        """Let the operator not wait for it: its thread ends by itself, before this process does."""
+        # Not of the group: what it raises is this caller's to handle.
+        captured = self._loop.create_task(capturing)
+        aborted = self._loop.create_task(self._is_aborted_early.wait())
+        await asyncio.wait({captured, aborted}, return_when=asyncio.FIRST_COMPLETED)
+        aborted.cancel()
+        if captured.done():
+            return captured.result()
+        captured.cancel()
+        return None
 
     async def _take_up(self, work: Work, journal: Sequence[e.Event]) -> None:
         """Go on where another engine stopped, with the model of its last complete round.
@@ -130,10 +160,9 @@ class Session:
         """
         state = machine.replay(journal)
         if state.phase.is_finished:
-            assert state.ending is not None
-            self._finish = c.Finish(
-                state.ending.outcome, state.ending.reason, state.ending.exit_code
-            )
+            ending = state.ending
+            assert ending is not None
+            self._finish = c.Finish(ending.outcome, ending.reason, ending.exit_code)
             return
         model = await asyncio.to_thread(work.find_model, state.num_rounds, state.model_id)
         self._job.models[model.model_id] = model
@@ -147,7 +176,10 @@ class Session:
         self._job.worker_ids |= {member.device_id: name for name, member in state.members.items()}
         self._job.names.set_result(None)
         self._job.captured.set_result(work.captured)
-        restarted = e.EngineRestarted(lost=lost)
+        self._restart(state, lost)
+
+    def _restart(self, state: RunState, lost: tuple[str, ...]) -> None:
+        restarted = e.EngineRestarted(lost)
         self._take([restarted], *machine.advance(state, restarted))
 
     async def _next_events(self) -> list[e.Event]:
@@ -195,10 +227,15 @@ class Session:
         return self._finish
 
     def _capture(self) -> Work:
-        # torch takes more than a second: links are made and answered meanwhile.
-        from fedconsole.engine.work import Work
+        # torch takes more than a second: links are made and answered meanwhile. What it makes in
+        # that time stays, and a tenth of the time would go into looking for garbage among it.
+        gc.disable()
+        try:
+            from fedconsole.engine.work import Work
 
-        return Work(self._plan, self._store)
+            return Work(self._plan, self._store)
+        finally:
+            gc.enable()
 
     async def _name_workers(self) -> None:
         """Give every device that is there its name in the run, whatever their order of arrival."""
@@ -235,14 +272,14 @@ class Session:
         if event is None:
             raise UsageError(f"no request {name!r}; there are {', '.join(_REQUESTS)}")
         if self._state is not None:
-            step = machine.advance(self._state, event)
             try:
-                self._take([event], *step)
+                self._take([event], *machine.advance(self._state, event), at_once=True)
             except StorageError:
                 if name == "abort":
                     self._gives_up.set()
                 raise
         elif name == "abort":
+            self._is_aborted_early.set()
             self.event(event)  # the machine's first, as soon as it is there
         else:
             raise RefusedError(f"cannot {name}: the task is still being captured")
@@ -253,15 +290,7 @@ class Session:
     def note(self, row: Row) -> None:
         if self._finish is not None:
             return  # nothing follows `run.finished`
-        self._store.note(row)
-        if self._flush is None:
-            self._flush = self._loop.call_later(_FLUSH_S, self._write_notes)
-
-    def _write_notes(self) -> None:
-        self._flush = None
-        # Those that the disk refuses now are kept.
-        with suppress(StorageError):
-            self._store.commit()
+        self._ledger.note(row)
 
     async def _beat(self) -> None:
         while True:
@@ -271,7 +300,7 @@ class Session:
     # The machine's decisions
 
     async def _advance(self, events: Sequence[e.Event]) -> None:
-        """Take events in order, but as one: each write through to the disk takes milliseconds.
+        """Take events in order, but as one.
 
         While the journal cannot be written the run stands still, at most until the operator aborts it.
 
@@ -286,9 +315,9 @@ class Session:
                     raise
                 # The log is on the same disk.
                 with suppress(OSError):
-                    print(f"{error}; trying again every {_RETRY_S:g} s", file=sys.stderr)
+                    print(f"{error}; trying again every {RETRY_S:g} s", file=sys.stderr)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._gives_up.wait(), _RETRY_S)
+                    await asyncio.wait_for(self._gives_up.wait(), RETRY_S)
 
     def _take_in(self, events: Sequence[e.Event]) -> None:
         state = self._state_now
@@ -303,19 +332,22 @@ class Session:
         self._take(taken, state, commands)
 
     def _take(
-        self, events: Sequence[e.Event], state: RunState, commands: Sequence[c.Command]
+        self,
+        events: Sequence[e.Event],
+        state: RunState,
+        commands: Sequence[c.Command],
+        *,
+        at_once: bool = False,
     ) -> None:
         """Journal events with what becomes public of them; then do what the machine commands."""
-        rows = [
-            row
-            for command in commands
-            if isinstance(command, c.Announce)
-            and (row := self._lines.row(command.fact)) is not None
-        ]
-        self._store.commit(*rows, events=[msgspec.json.encode(event) for event in events])
-        self._state = state
-        for command in commands:
-            self._do(command)
+        rows = self._lines.rows(commands)
+        encoded = [msgspec.json.encode(event) for event in events]
+        before, self._state = self._state, state
+        try:
+            self._ledger.take(rows, encoded, commands, at_once=at_once)
+        except StorageError:
+            self._state = before
+            raise
 
     def _do(self, command: c.Command) -> None:
         match command:
@@ -328,7 +360,6 @@ class Session:
                 self._stop_timer()
                 expired = e.TimerExpired(number)
                 self._timer = self._loop.call_later(seconds, self.event, expired)
-                self._lines.timer_ends_s = self._loop.time() + seconds
             case c.StopTimer():
                 self._stop_timer()
             case c.Aggregate():

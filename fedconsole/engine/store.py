@@ -12,11 +12,13 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fedconsole.engine import seal
 from fedconsole.errors import StorageError
 from pi_daemon.durable import sync
 
@@ -63,9 +65,12 @@ class RunStore:
         self.graphs_path = folder / "graphs.json"
         self.model_path = folder / "model.safetensors"
         """The model of the last complete round, for the run's user."""
-        self.on_commit: Callable[[], None] = lambda: None
-        """Called after rows have become readable."""
+        self.refusal: str | None = None
+        """Why the disk refused the last commit; None: it did not."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called after rows have become readable, and after a refusal."""
         self._pending: list[Row] = []
+        self._pending_events: list[bytes] = []
         self._num_left_out = 0
         self._num_updates = 0
         try:
@@ -78,13 +83,17 @@ class RunStore:
             self._database = sqlite3.connect(folder / "run.db", isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
-            self._database.executescript(_SCHEMA)
-            (last,) = self._database.execute("SELECT max(seq) FROM journal").fetchone()
+            self._database.executescript(_SCHEMA + seal.SCHEMA)
+            self._seal = seal.read_sealed(self._database)
         except BlockingIOError as error:
             raise StorageError(f"another engine carries the run of {folder}") from error
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"cannot open the run's folder {folder}: {error}") from error
-        self.last_seq: int = last or 0
+
+    @property
+    def last_seq(self) -> int:
+        """Of the last committed line; 0: there is none."""
+        return self._seal.num_lines
 
     def note(self, row: Row) -> None:
         """Keep a row for the next commit; for what may be lost with the last second.
@@ -96,33 +105,44 @@ class RunStore:
         else:
             self._num_left_out += 1
 
-    def commit(self, *rows: Row, events: Sequence[bytes] = ()) -> None:
-        """Write events, all kept rows and these, in order, in one transaction.
+    def keep(self, *rows: Row, events: Sequence[bytes]) -> None:
+        """Keep events and their rows for the next commit, which nobody acts on before."""
+        self._pending += rows
+        self._pending_events += events
 
-        When the disk refuses, nothing is written and the kept rows stay for the next time.
+    def commit(self, *rows: Row, events: Sequence[bytes] = ()) -> None:
+        """Write all that is kept and then this, in order, in one transaction.
+
+        When the disk refuses, nothing is written and what was kept stays for the next time.
         """
         batch = [*self._pending, *self._of_left_out(), *rows]
-        if not batch and not events:
+        texts = [event.decode() for event in (*self._pending_events, *events)]
+        if not batch and not texts:
             return
         now_ms = time_ms()
         values = [
             (self.last_seq + n, now_ms, row.type, json.dumps(row.fields))
             for n, row in enumerate(batch, start=1)
         ]
+        sealed = self._seal.after(texts, values)
         try:
             self._database.execute("BEGIN")
             self._database.executemany(
-                "INSERT INTO events(event) VALUES (?)", [(event.decode(),) for event in events]
+                "INSERT INTO events(event) VALUES (?)", [(text,) for text in texts]
             )
             self._database.executemany("INSERT INTO journal VALUES (?,?,?,?)", values)
+            sealed.write(self._database)
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
-            raise StorageError(f"cannot write {self.folder / 'run.db'}: {error}") from error
-        self._pending, self._num_left_out = [], 0
-        self.last_seq += len(batch)
-        self.on_commit()
+            self.refusal = f"cannot write {self.folder / 'run.db'}: {error}"
+            self.on_change()
+            raise StorageError(self.refusal) from error
+        self.refusal = None
+        self._pending, self._pending_events, self._num_left_out = [], [], 0
+        self._seal = sealed
+        self.on_change()
 
     def _of_left_out(self) -> list[Row]:
         if not self._num_left_out:
@@ -186,7 +206,9 @@ class RunStore:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        self.commit()
+        """Rows that the disk still refuses are lost; what was committed is not."""
+        with suppress(StorageError):
+            self.commit()
         self._database.close()
         os.close(self._lock)
 

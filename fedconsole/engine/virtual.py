@@ -20,8 +20,8 @@ from fedconsole.engine.store import Row
 from fedconsole.engine.worker import Captured, EvaluationError, Job, Reports
 from fedconsole.paths import data_dir
 from pi_daemon.protocol import messages as m
-from pi_daemon.trainer_pipe import BatchLosses, RoundTrained, WorkerReady, WorkerSpec
-from pi_daemon.trainer_process import (
+from pi_daemon.trainer.pipe import BatchLosses, RoundTrained, WorkerReady, WorkerSpec
+from pi_daemon.trainer.process import (
     RoundAbortedError,
     TrainerExitedError,
     TrainerProcess,
@@ -254,7 +254,15 @@ class VirtualWorker:
             parameters=m.Blob(0, done.update_bytes, done.update_sha256),
         )
         # A power cut ends the trainers as well: what it takes with it is trained again.
-        await deliver(self._job, self._reports, self.worker_id, update, path, has_travelled=False)
+        try:
+            await deliver(
+                self._job, self._reports, self.worker_id, update, path, has_travelled=False
+            )
+        except OSError as error:
+            reason = f"cannot read the update: {error}"
+            self._reports.event(
+                e.TrainingFailed(self.worker_id, command.round, command.attempt, reason)
+            )
 
     async def _train_at(
         self, trainer: TrainerProcess, command: c.SendRound, path: str

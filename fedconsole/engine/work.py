@@ -32,7 +32,7 @@ from fedconsole.paths import data_dir
 from pi_daemon.durable import put_in_place
 from pi_daemon.learning.evaluation import Evaluation, evaluate
 from pi_daemon.learning.graph import CompiledGraph
-from pi_daemon.protocol.errors import TensorError
+from pi_daemon.protocol.errors import ProtocolError, TensorError
 from pi_daemon.protocol.graphs import ModelGraphs, encode_graphs
 from pi_daemon.protocol.messages import Evaluated
 from pi_daemon.protocol.tensors import require_specs
@@ -80,6 +80,7 @@ class Work:
             graphs=content,
             graphs_sha256=sha256(content).hexdigest(),
             returned={tensor.name: tensor.spec for tensor in model.graphs.returned},
+            parameters=tuple(tensor.name for tensor in model.graphs.parameters),
             dataset=self.task.dataset,
             sample_shape=self.task.sample_shape,
             sample_dtype=self.task.sample_dtype,
@@ -123,7 +124,7 @@ class Work:
             path = self._store.updates / update.file
             try:
                 require_fit(path, self.captured.returned, update.sha256)
-            except (OSError, TensorError):
+            except (OSError, ProtocolError):
                 lost.append(worker)
         return tuple(lost)
 

@@ -51,6 +51,8 @@ class Captured:
     graphs_sha256: str
     returned: Mapping[str, TensorSpec]
     """What an update must hold."""
+    parameters: tuple[str, ...]
+    """Those of its tensors that are no statistics of the data."""
     dataset: str
     sample_shape: tuple[int, ...]
     sample_dtype: str
@@ -84,8 +86,8 @@ class Job:
     """The run's newest global models, by their ids."""
     prepared: dict[str, Prepared] = field(default_factory=dict)
     """What each worker answered when it was made ready."""
-    addresses: dict[str, str] = field(default_factory=dict)
-    """Device id -> the address that it was first met at."""
+    places: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Device id -> the address that it was met at last, and its boot id then."""
 
     @property
     def optimizer(self) -> OptimizerSpec:
@@ -98,14 +100,24 @@ class Job:
         """Decides the order of a worker's examples, epoch by epoch."""
         return derive_seed("order", self.plan.seed, worker_id)
 
-    def claim(self, address: str, hello: Hello) -> None:
+    def claim(self, address: str, hello: Hello, before: str) -> None:
         """Note where a device was met.
 
+        Args:
+            before: where whoever met it had met it before; the same as `address` unless it has moved.
+
         Raises:
-            Refusal: it is in the run already, at another address.
+            Refusal: it is in the run already, at a third address.
         """
-        if (first := self.addresses.setdefault(hello.id, address)) != address:
-            raise Refusal(f"{address} is the same device as {first}; name it once")
+        there, boot_id = self.places.get(hello.id, (before, hello.boot_id))
+        if there not in (address, before):
+            if boot_id == hello.boot_id:
+                raise Refusal(f"{address} is the same device as {there}; name it once")
+            raise Refusal(
+                f"the devices at {address} and {there} have one identity, as after copying an SD card: "
+                "stop pi-daemon on one of them, delete its state folder, and start it again"
+            )
+        self.places[hello.id] = address, hello.boot_id
 
     def name_of(self, hello: Hello) -> str:
         """A device's name in this run; devices of one name get a part of their id added."""

@@ -6,21 +6,21 @@ It decides nothing about the run: what happens is reported, what the machine com
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, TypeVar, assert_never
-
-from websockets.exceptions import InvalidHandshake, InvalidMessage
+from typing import Any, Final, TypeGuard, TypeVar, assert_never
 
 from fedconsole.coordinator import commands as c
 from fedconsole.coordinator import events as e
-from fedconsole.dialling import dial, in_words
+from fedconsole.dialling import LINK_ERRORS, dial, in_words
 from fedconsole.engine.connection import CommandRefused, Connection, LinkClosed, Listener
-from fedconsole.engine.delivery import deliver
+from fedconsole.engine.delivery import deliver_or_hang_up
+from fedconsole.engine.device_notes import DeviceNotes, Kind
+from fedconsole.engine.lookout import Lookout, Search, delays
+from fedconsole.engine.steering import steering_message
 from fedconsole.engine.store import Row
 from fedconsole.engine.worker import (
     EvaluationError,
@@ -29,34 +29,25 @@ from fedconsole.engine.worker import (
     Reports,
     require_suitable,
 )
+from fedconsole.errors import ExitCode, FedconsoleError, IdentityChangedError
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.errors import ProtocolError
 from pi_daemon.protocol.limits import RENEW_S
 from pi_daemon.protocol.text import clean
 
-_FIRST_DELAY_S: Final = 0.5
-_LAST_DELAY_S: Final = 30.0
 _RELEASE_S: Final = 2.0
 _GRACE_S: Final = 5.0
 """A device that starts, or starts again, at the same time as the run is not missed: it may take so long."""
 
 A = TypeVar("A", bound=m.Answer)
 
-_PHASES: Final = {
-    m.DeviceState.READY: "waiting",
-    m.DeviceState.RECEIVING: "receiving",
-    m.DeviceState.TRAINING: "training",
-    m.DeviceState.PAUSED: "paused",
-    m.DeviceState.DELIVERING: "sending",
-}
-"""What `worker.phase` calls a device's state."""
-
 
 class WorkerLink:
-    """One device at one address, over as many connections as it takes."""
+    """One device, over as many connections as it takes."""
 
-    def __init__(self, address: str, job: Job, reports: Reports) -> None:
+    def __init__(self, address: str, job: Job, reports: Reports, lookout: Lookout) -> None:
         self.address = address
+        """Where it was met last; at first, where it should be."""
         self.worker_id = address
         """The address, until the job has given a name that is unique in the run."""
         self.hello: m.Hello | None = None
@@ -67,17 +58,22 @@ class WorkerLink:
         """Set by the first hello, and by the first failure to get one."""
         self._job = job
         self._reports = reports
+        self._search = Search(lookout, address)
         self._fence: int | None = None
         self._connection: Connection | None = None
         """Once the worker is ready for rounds."""
+        self._backoff = delays()
         self._leased: Connection | None = None
         """From the moment on when the device is this run's."""
         self._tasks: asyncio.TaskGroup | None = None
         self._sending: asyncio.Task[None] | None = None
+        self._aborting: asyncio.Task[None] | None = None
+        """The last abort; the device takes nothing new before it has answered that."""
         self._deliveries: asyncio.TaskGroup | None = None
         """Outlives connections: an update that has arrived is not lost with its sender."""
         self._bytes_before = (0, 0)
         self._is_closing = False
+        self.notes = DeviceNotes(job, self._note)
 
     @property
     def bytes_sent(self) -> int:
@@ -89,23 +85,39 @@ class WorkerLink:
 
     async def run(self) -> None:
         self._hello_s = time.monotonic()
+        address = self.address
         async with asyncio.TaskGroup() as self._deliveries:
-            for delay_s in _delays():
+            while True:
                 try:
-                    await self._connect_once()
+                    await self._connect_once(address)
                 except Refusal as refusal:
-                    self._reports.event(e.WorkerRefused(self.worker_id, clean(str(refusal))))
-                    self.has_answered.set()
+                    self._refuse(refusal, ExitCode.REFUSED)
                     return
-                except _LINK_ERRORS as error:
-                    reason = in_words(error)
+                except (*LINK_ERRORS, LinkClosed) as error:
+                    failure = error
                 if self._is_closing:
                     return
                 is_missing = time.monotonic() - self._hello_s > _GRACE_S
+                if self._is_hopeless(failure, is_missing):
+                    self._refuse(failure, failure.exit_code)
+                    return
                 if self._has_joined or is_missing:
-                    self._reports.event(e.WorkerLost(self.worker_id, reason))
+                    was_met = self.hello is not None
+                    reason = in_words(failure)
+                    self._reports.event(e.WorkerLost(self.worker_id, reason, was_met))
                     self.has_answered.set()
-                await asyncio.sleep(delay_s)
+                address = await self._search.next(address, self.address, next(self._backoff))
+
+    def _is_hopeless(self, failure: Exception, is_missing: bool) -> TypeGuard[FedconsoleError]:
+        """Whether only the operator can mend what keeps this worker from joining. One that has joined
+        may be mended while the run goes on; one that has moved may be found where it is now."""
+        if isinstance(failure, IdentityChangedError):
+            return is_missing and self._search.is_exhausted and not self._has_joined
+        return isinstance(failure, FedconsoleError) and not self._has_joined
+
+    def _refuse(self, reason: Exception, exit_code: ExitCode) -> None:
+        self._reports.event(e.WorkerRefused(self.worker_id, clean(str(reason)), exit_code))
+        self.has_answered.set()
 
     def send(self, command: c.WorkerCommand) -> None:
         """Without a connection nothing happens: the loss has been reported already."""
@@ -114,8 +126,12 @@ class WorkerLink:
         if isinstance(command, c.AbortWorker) and self._sending is not None:
             self._sending.cancel()
         task = self._tasks.create_task(self._carry_out(self._connection, command))
-        if isinstance(command, c.SendRound):
-            self._sending = task
+        match command:
+            case c.SendRound(num_batches=num_batches):
+                self._sending = task
+                self.notes.grant_round(num_batches)
+            case c.AbortWorker():
+                self._aborting = task
 
     async def evaluate(self, round_number: int, model_id: str) -> m.Evaluated:
         if (connection := self._connection) is None:
@@ -143,25 +159,29 @@ class WorkerLink:
 
     # One connection
 
-    async def _connect_once(self) -> None:
+    async def _connect_once(self, address: str) -> None:
         try:
-            async with dial(self.address) as websocket:
+            async with dial(address, self._search.wanted_at(address)) as websocket:
                 connection = Connection(websocket, self._listener())
                 try:
-                    await self._serve(connection)
+                    await self._serve(connection, address)
                 finally:
+                    if self._connection is not None and not connection.was_given_up:
+                        self._backoff = delays()
                     self._bytes_before = (self.bytes_sent, self.bytes_received)
-                    self._connection = self._leased = self._tasks = self._sending = None
+                    self._connection = self._leased = self._tasks = None
+                    self._sending = self._aborting = None
         except BaseExceptionGroup as group:
             # Whatever else a lost link brings about, the first error is the reason.
             raise group.exceptions[0] from None
 
-    async def _serve(self, connection: Connection) -> None:
+    async def _serve(self, connection: Connection, address: str) -> None:
         theirs = await connection.greet(self._job.hello)
         if self.hello is not None and theirs.id != self.hello.id:
-            raise Refusal(f"another device answers at {self.address} now")
-        self._job.claim(self.address, theirs)
-        self.hello = theirs
+            raise LinkClosed(f"another device answers at {address} now")
+        self._job.claim(address, theirs, self.address)
+        self.address, self.hello = address, theirs
+        self._search.device_id = theirs.id
         self._hello_s = time.monotonic()
         self.has_answered.set()
         async with asyncio.TaskGroup() as tasks:
@@ -249,6 +269,7 @@ class WorkerLink:
     # The machine's commands
 
     async def _carry_out(self, connection: Connection, command: c.WorkerCommand) -> None:
+        """Raises Refusal: the device's owner allows this run no more."""
         try:
             await self._ask(connection, command)
         except LinkClosed:
@@ -256,6 +277,10 @@ class WorkerLink:
         except CommandRefused as error:
             reason = clean(str(error))
             match command:
+                case c.SendRound() if error.limit is not None:
+                    # What a run has used only grows: it would be refused again.
+                    await self._release(connection)
+                    raise Refusal(reason) from error
                 case c.SendRound(round=number, attempt=attempt):
                     self._fail(number, attempt, reason)
                 case c.ResumeWorker(round=number):
@@ -276,27 +301,13 @@ class WorkerLink:
         match command:
             case c.SendRound():
                 await self._send_round(connection, command)
-            case c.PauseWorker(round=number):
-                await connection.ask(lambda i: m.Pause(**self._head(i), round=number), m.Ok)
-                self._reports.event(e.WorkerPaused(self.worker_id))
-            case c.ResumeWorker(round=number):
-                await connection.ask(lambda i: m.Resume(**self._head(i), round=number), m.Ok)
-            case c.AbortWorker(round=number):
-                await connection.ask(lambda i: m.Abort(**self._head(i), round=number), m.Ok)
-                self._reports.event(e.WorkerAborted(self.worker_id))
-            case c.AcceptUpdate(round=number, attempt=attempt):
-                await connection.ask(
-                    lambda i: m.AcceptUpdate(**self._head(i), round=number, attempt=attempt), m.Ok
-                )
-            case c.RefuseUpdate(round=number, attempt=attempt, reason=reason):
-                await connection.ask(
-                    lambda i: m.RefuseUpdate(
-                        **self._head(i), round=number, attempt=attempt, reason=reason
-                    ),
-                    m.Ok,
-                )
             case _:
-                assert_never(command)
+                await connection.ask(lambda i: steering_message(command, self._head(i)), m.Ok)
+        match command:
+            case c.PauseWorker():
+                self._reports.event(e.WorkerPaused(self.worker_id))
+            case c.AbortWorker():
+                self._reports.event(e.WorkerAborted(self.worker_id))
 
     async def _send_round(self, connection: Connection, command: c.SendRound) -> None:
         def start(cmd_id: str, blob: m.Blob | None) -> m.Command:
@@ -321,6 +332,9 @@ class WorkerLink:
         kind: type[A],
     ) -> A:
         """Ask for something that needs a model, and send it where the device lacks it."""
+        if self._aborting is not None:
+            # A straggler obeys after its batch, which may be a long one.
+            await asyncio.wait([self._aborting])
         if connection.status is not None and connection.status.model_id == model_id:
             try:
                 return await connection.ask(lambda i: command(i, None), kind)
@@ -338,61 +352,34 @@ class WorkerLink:
 
     def _listener(self) -> Listener:
         return Listener(
-            status=self._take_status,
-            batches=self._take_batches,
-            round_failed=lambda failed: self._fail(
-                failed.round, failed.attempt, clean(failed.reason)
-            ),
-            telemetry=self._take_telemetry,
-            log=lambda log: self._note("log", level=log.level, text=clean(log.text)),
-            update_path=lambda update: self._job.store.new_update_path(
-                update.round, self.worker_id
-            ),
+            status=self.notes.take_status,
+            batches=self.notes.take_batches,
+            round_failed=self._take_failure,
+            telemetry=self.notes.take_telemetry,
+            log=self.notes.take_log,
+            update_path=self._update_path,
             update=self._take_update,
         )
 
     def _note(self, line_type: str, **fields: Any) -> None:
         self._reports.note(Row(line_type, {"worker": self.worker_id, **fields}))
 
-    def _take_status(self, status: m.DeviceStatus) -> None:
-        if status.run == self._job.run_id and status.state in _PHASES:
-            self._note("worker.phase", round=status.round, phase=_PHASES[status.state])
+    def _take_failure(self, failed: m.RoundFailed) -> None:
+        if self.notes.admit(Kind.STATE):
+            self._fail(failed.round, failed.attempt, clean(failed.reason))
 
-    def _take_batches(self, batches: m.Batches) -> None:
-        if batches.run == self._job.run_id:
-            self._note(
-                "worker.batches",
-                round=batches.round,
-                first=batches.first,
-                batches=batches.num_batches,
-                losses=batches.losses,
-            )
+    def _update_path(self, update: m.Update) -> Path:
+        """Where the bytes of an update are to land.
 
-    def _take_telemetry(self, telemetry: m.Telemetry) -> None:
-        if not self._job.names.done():
-            return  # its name in the run is not known yet
-        self._note(
-            "worker.telemetry",
-            celsius=telemetry.celsius,
-            throttled=telemetry.throttled,
-            memory_bytes=telemetry.memory_bytes,
-            load=telemetry.load,
-        )
+        Raises:
+            ProtocolError: nobody has asked for so many; the link ends.
+        """
+        if not self.notes.admit(Kind.UPDATE):
+            raise ProtocolError("more updates than this run has asked for")
+        return self._job.store.new_update_path(update.round, self.worker_id)
 
-    def _take_update(self, update: m.Update, path: Path) -> None:
+    def _take_update(self, connection: Connection, update: m.Update, path: Path) -> None:
         assert self._deliveries is not None
         self._deliveries.create_task(
-            deliver(self._job, self._reports, self.worker_id, update, path)
+            deliver_or_hang_up(connection, self._job, self._reports, self.worker_id, update, path)
         )
-
-
-_LINK_ERRORS = (OSError, TimeoutError, InvalidHandshake, InvalidMessage, LinkClosed, ProtocolError)
-
-
-def _delays() -> Iterator[float]:
-    """Seconds before each new attempt: doubling, with full jitter, so that a fleet spreads out."""
-    most = _FIRST_DELAY_S
-    while True:
-        # Randomness between 0 and the bound; nothing of the run depends on it.
-        yield random.uniform(_FIRST_DELAY_S / 2, most)
-        most = min(2 * most, _LAST_DELAY_S)

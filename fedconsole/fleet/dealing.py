@@ -14,26 +14,23 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed
 from websockets.frames import Close
 
-from fedconsole.dialling import console_hello, dial, in_words
+from fedconsole.dialling import LINK_ERRORS, Link, console_hello, dial, exchange_hellos, in_words
+from fedconsole.errors import FedconsoleError
 from fedconsole.fleet.shards import Shard
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.codec import (
     CHUNK_HEADER,
     close_reason,
-    common_version,
     decode_from_daemon,
     encode,
-    no_common_version,
 )
 from pi_daemon.protocol.errors import ProtocolError
 from pi_daemon.protocol.limits import CHUNK_BYTES, CLOSE_PROTOCOL_ERROR, RENEW_S
 from pi_daemon.protocol.text import clean
 
-_HELLO_S: Final = 5.0
 _FIRST_OWN_CODE: Final = 4000
 """Of the close codes that an application gives (RFC 6455, 7.4.2)."""
 _RELEASE_S: Final = 2.0
@@ -67,22 +64,29 @@ class _Refused(Exception):
 
 
 async def deal(
-    address: str, name: str, shard: Shard, *, replace: bool, on_progress: OnProgress
+    address: str,
+    name: str,
+    shard: Shard,
+    *,
+    device_id: str | None = None,
+    replace: bool,
+    on_progress: OnProgress,
 ) -> Dealt:
-    """Bring a shard to a device, as its dataset `name`. Tries again when the link is cut. Never raises."""
+    """Bring a shard to a device, as its dataset `name`. Tries again when the link is cut. Never raises.
+
+    Args:
+        device_id: whose key must be proved; None: any known device may answer.
+    """
     dealing = _Dealing(name, shard, replace, on_progress)
     waits = iter(_WAITS_S)
     while True:
         try:
-            async with dial(address) as websocket:
+            async with dial(address, device_id) as websocket:
                 outcome = await dealing.carry_out(websocket)
                 return Dealt(outcome, dealing.bytes_sent)
         except _Refused as error:
             return Dealt(Outcome.REFUSED, dealing.bytes_sent, str(error))
-        except (
-            *(OSError, TimeoutError, ConnectionClosed, InvalidHandshake, InvalidURI),
-            ProtocolError,
-        ) as error:
+        except LINK_ERRORS as error:
             wait_s = next(waits, None)
             if wait_s is None or not dealing.has_begun or _is_final(error):
                 return Dealt(Outcome.FAILED, dealing.bytes_sent, in_words(error))
@@ -104,13 +108,13 @@ class _Dealing:
     def has_begun(self) -> bool:
         return self._fence is not None
 
-    async def carry_out(self, websocket: ClientConnection) -> Outcome:
+    async def carry_out(self, websocket: Link) -> Outcome:
         """Raises _Refused, and whatever ends a link."""
-        status = await _greet(websocket)
+        status = await _require_able(websocket)
         if self._fence is None:
             self._fence = status.highest_fence + 1
         # Named by its content: whoever deals it again, also after a crash, need not wait for the lease.
-        link = _Link(websocket, f"deal-{self._shard.sha256[:16]}", self._fence)
+        link = _Commands(websocket, f"deal-{self._shard.sha256[:16]}", self._fence)
         background = [
             asyncio.get_running_loop().create_task(work) for work in (link.listen(), link.renew())
         ]
@@ -129,7 +133,7 @@ class _Dealing:
             await asyncio.gather(*background, return_exceptions=True)
         return outcome
 
-    async def _bring(self, link: _Link) -> Outcome:
+    async def _bring(self, link: _Commands) -> Outcome:
         shard = self._shard
         answer = await link.ask(
             m.OfferData,
@@ -158,10 +162,10 @@ class _Dealing:
         return Outcome.STORED
 
 
-class _Link:
+class _Commands:
     """Commands and their answers on one connection."""
 
-    def __init__(self, websocket: ClientConnection, run: str, fence: int) -> None:
+    def __init__(self, websocket: Link, run: str, fence: int) -> None:
         self._websocket = websocket
         self._run = run
         self._fence = fence
@@ -219,21 +223,16 @@ class _Link:
                 pass  # what a device tells of itself
 
 
-async def _greet(websocket: ClientConnection) -> m.DeviceStatus:
+async def _require_able(websocket: Link) -> m.DeviceStatus:
     """Exchange hellos with a device that may take data now.
 
     Raises:
         _Refused: it is busy, or its owner allows no data to be dealt.
-        ProtocolError, ConnectionClosed, TimeoutError: it is no device.
+        LINK_ERRORS: as `dialling.exchange_hellos`.
     """
-    ours = console_hello(m.Role.CONTROLLER)
-    await websocket.send(encode(ours))
-    async with asyncio.timeout(_HELLO_S):
-        theirs = decode_from_daemon(await websocket.recv())
-    if not isinstance(theirs, m.Hello) or theirs.status is None or theirs.capabilities is None:
-        raise ProtocolError("it is no device: its first message is no hello of one")
-    if common_version(ours, theirs) is None:
-        raise ProtocolError(no_common_version(theirs))
+    theirs = await exchange_hellos(websocket, console_hello(m.Role.CONTROLLER))
+    if theirs.status is None or theirs.capabilities is None:
+        raise ProtocolError("it is no device: its hello has no status")
     if theirs.capabilities.max_data_bytes == 0:
         raise _Refused("it takes no data: its owner may start pi-daemon with --accept-data DIR")
     status = theirs.status
@@ -251,7 +250,7 @@ def _is_final(error: Exception) -> bool:
             # Lower ones are the library's: a ping that was not answered, a daemon that ends.
             return code >= _FIRST_OWN_CODE
         case _:
-            return isinstance(error, ProtocolError)
+            return isinstance(error, ProtocolError | FedconsoleError)
 
 
 def _sha256_from(shard: Shard, offset: int) -> str:

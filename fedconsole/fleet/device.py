@@ -16,7 +16,7 @@ class Source(StrEnum):
     LOCAL = "this machine"
     MDNS = "mDNS"
     CONFIG = "configuration"
-    LAST_SEEN = "last seen"
+    KNOWN = "paired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,14 @@ class Device:
     source: Source
     device_id: str | None = None
     """None: only an address is known."""
+    others: tuple[str, ...] = ()
+    """Further addresses at which it may be."""
+    is_paired: bool = False
+    """With this console."""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        return self.address, *self.others
 
 
 def _is_ipv6(host: str) -> bool:
@@ -43,6 +51,11 @@ def is_loopback(address: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def reachable(listened: str) -> str:
+    """An address of this machine for one that a daemon listens on: all interfaces has none."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listened, listened)
 
 
 def parse_address(text: str) -> str:

@@ -1,17 +1,23 @@
-"""Gathers the devices that could be there, from every source that works on this network."""
+"""Gathers the devices that could be there, from every source that works on this network.
+
+What the network says is a hint: it gives a known device a place to be tried at, and nothing else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fedconsole import paths
-from fedconsole.fleet import last_seen
-from fedconsole.fleet.device import Device, Source, parse_address
+from fedconsole.fleet.device import Device, Source, parse_address, reachable
+from fedconsole.trust import known_devices
+from fedconsole.trust.known_devices import KnownDevice
 from pi_daemon.discovery import registered_daemons
 from pi_daemon.protocol.text import clean
 
-_ANNOUNCED_ID = 16
+ANNOUNCED_ID = 16
 """Characters of a device id in an mDNS record."""
+MAX_PLACES = 16
+"""Addresses at which one device is tried."""
 
 
 async def find(configured: Iterable[Device], seconds: float) -> list[Device]:
@@ -23,27 +29,62 @@ async def find(configured: Iterable[Device], seconds: float) -> list[Device]:
 
     Raises:
         OSError: `seconds` is above 0 and this machine has no multicast.
+        RefusedError: what this console knows of devices is damaged.
     """
+    found = await candidates(configured, seconds)
+    return merge(found, known_devices.load().all)
+
+
+async def candidates(configured: Iterable[Device], seconds: float) -> list[Device]:
+    """All that the sources say, but for known devices; one may be there many times. Raises OSError as
+    `find`."""
     announced: list[Device] = []
     if seconds > 0:
         from fedconsole.fleet import mdns
 
         announced = await mdns.browse(seconds)
-    return merge([*_local(), *announced, *configured, *last_seen.load()])
+    return [*_local(), *announced, *configured]
 
 
-def merge(candidates: Iterable[Device]) -> list[Device]:
-    """Each device and each address once; the first candidate wins. Sorted by name."""
-    found: list[Device] = []
+def merge(found: Sequence[Device], known: Iterable[KnownDevice] = ()) -> list[Device]:
+    """Each device and each address once; the first that was found wins. Sorted by name."""
+    merged: list[Device] = []
     seen: set[str] = set()
-    for device in candidates:
-        keys = {device.address}
-        if device.device_id is not None:
-            keys.add(device.device_id[:_ANNOUNCED_ID])
+    strangers = list(found)
+    for device in known:
+        hints = [hint for hint in strangers if _is_about(hint, device)]
+        strangers = [hint for hint in strangers if hint not in hints]
+        merged.append(_with_places(device, hints))
+    for hint in strangers:
+        keys = {hint.address}
+        if hint.device_id is not None:
+            keys.add(hint.device_id[:ANNOUNCED_ID])
         if not keys & seen:
-            found.append(device)
+            merged.append(hint)
         seen |= keys
-    return sorted(found, key=lambda device: (device.name, device.address))
+    return sorted(merged, key=lambda device: (device.name, device.address))
+
+
+def places_of(device_id: str, found: Iterable[Device]) -> list[str]:
+    """Where somebody says that this device is; announcements carry a part of an id."""
+    return [d.address for d in found if d.device_id and device_id.startswith(d.device_id)]
+
+
+def _is_about(hint: Device, device: KnownDevice) -> bool:
+    if hint.device_id is None:
+        return hint.address in device.addresses
+    return hint.device_id[:ANNOUNCED_ID] == device.id[:ANNOUNCED_ID]
+
+
+def _with_places(device: KnownDevice, hints: Sequence[Device]) -> Device:
+    """A known device with all places where it may be, the most trusted first."""
+    here = [hint.address for hint in hints if hint.source is Source.LOCAL]
+    around = [hint.address for hint in hints]
+    first, *others = dict.fromkeys([*here, *device.addresses, *around])
+    source = hints[0].source if hints else Source.KNOWN
+    return Device(
+        device.name, first, source, device.id, tuple(others[: MAX_PLACES - 1]), is_paired=True
+    )
 
 
 def _local() -> list[Device]:
@@ -52,14 +93,9 @@ def _local() -> list[Device]:
     return [
         Device(
             clean(daemon.worker_name, 64),
-            parse_address(f"[{_reachable(daemon.address)}]:{daemon.port}"),
+            parse_address(f"[{reachable(daemon.address)}]:{daemon.port}"),
             Source.LOCAL,
             daemon.device_id,
         )
         for daemon in registered_daemons()
     ]
-
-
-def _reachable(listened: str) -> str:
-    """An address of this machine for one that a daemon listens on: all interfaces has none."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listened, listened)

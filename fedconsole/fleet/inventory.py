@@ -9,12 +9,16 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from fedconsole.errors import IdentityChangedError, NotPairedError
 from fedconsole.fleet.device import Device
-from pi_daemon.protocol.messages import Hello, Log, Telemetry
 from pi_daemon.protocol.text import clean
-from pi_daemon.protocol.values import DatasetCards, DeviceStatus
+
+# The first frame of the console does not wait for the protocol.
+if TYPE_CHECKING:
+    from pi_daemon.protocol.messages import Hello, Log, Telemetry
+    from pi_daemon.protocol.values import DatasetCards, DeviceStatus
 
 STALE_S: Final = 6.0
 """Telemetry comes every 2 s, an answer to a ping every 5 s."""
@@ -26,6 +30,9 @@ _LOG_LINES: Final = 50
 
 
 class Presence(StrEnum):
+    CHANGED = "KEY CHANGED"
+    """Another key than the known one answers where it was."""
+    UNPAIRED = "not paired"
     NEW = "new"
     """Found, but it has never answered."""
     ONLINE = "online"
@@ -33,6 +40,16 @@ class Presence(StrEnum):
     """Linked, but silent for longer than 6 s."""
     OFFLINE = "offline"
     """Its link is gone, or it was silent for 15 s."""
+
+
+class Hindrance(StrEnum):
+    """What stands in the way of finding devices, and how to mend it. The screens translate it."""
+
+    NO_MULTICAST = "no multicast here ({why}): add devices by address with +"
+    NO_REGISTRY = "devices on this machine are not found: {why}"
+    OWN_FILES = "no paired device can be reached: {why}"
+    TOO_MANY = "more than {why} devices: the others are not shown"
+    STOPPED = "the search for devices has stopped ({why}): quit and start fedconsole again"
 
 
 class Health(NamedTuple):
@@ -49,9 +66,11 @@ class DeviceRecord:
     """One device; `version` grows with each change."""
 
     key: str
-    """Its address: where a device answers is what tells two of one name apart."""
+    """An address at which it was expected: where a device is tells two of one name apart."""
     device: Device
     name: str
+    place: str
+    """Where it answered last; at first, where it should be."""
     is_linked: bool = False
     heard_at: float | None = None
     """When it last said anything."""
@@ -59,9 +78,15 @@ class DeviceRecord:
     status: DeviceStatus | None = None
     datasets: DatasetCards = ()
     telemetry: Telemetry | None = None
+    clock_ahead_s: float | None = None
+    """Of its wall clock before this one's."""
     ping_s: float | None = None
     reason: str = ""
     """Why it cannot be reached, if so."""
+    is_refused: bool = False
+    """It is not paired, or does not admit this console any more."""
+    impostor: IdentityChangedError | None = None
+    """Who answered in its place, until it has proved itself again."""
     history: deque[Health] = field(
         default_factory=lambda: deque(maxlen=int(HISTORY_S / _HISTORY_STEP_S))
     )
@@ -75,7 +100,7 @@ class DeviceRecord:
 
     @property
     def address(self) -> str:
-        return self.device.address
+        return self.place
 
 
 class Inventory:
@@ -83,23 +108,48 @@ class Inventory:
 
     def __init__(self) -> None:
         self.records: dict[str, DeviceRecord] = {}
-        self.notice = ""
-        """What stands in the way of finding devices, for the operator."""
+        self.is_searched = False
+        """Whether a first search has ended, with or without devices."""
+        self.hindrances: dict[Hindrance, str] = {}
+        """What stands in the way of finding devices, and why; cleaned."""
+
+    def hindered(self, by: Hindrance, why: object) -> None:
+        self.hindrances[by] = clean(str(why))
 
     def found(self, device: Device) -> DeviceRecord | None:
-        """Add a device; None: there are too many."""
-        record = self.records.get(device.address)
-        if record is None:
-            if len(self.records) >= MAX_DEVICES:
-                self.notice = f"more than {MAX_DEVICES} devices; the others are not shown"
-                return None
-            record = DeviceRecord(device.address, device, clean(device.name, 64))
-            self.records[device.address] = record
+        """Add a device, or the places where it may be; None: there are too many."""
+        record = self.record_of(device)
+        if record is not None:
+            record.device = device
+            return record
+        if len(self.records) >= MAX_DEVICES:
+            self.hindered(Hindrance.TOO_MANY, MAX_DEVICES)
+            return None
+        key = next((place for place in device.places if place not in self.records), None)
+        if key is None:
+            return None
+        record = DeviceRecord(key, device, clean(device.name, 64), device.address)
+        self.records[key] = record
         return record
 
-    def linked(self, key: str, hello: Hello, now: float) -> None:
+    def record_of(self, device: Device) -> DeviceRecord | None:
+        """That of the same device: the same id of one that is paired, else the same address."""
+        if not device.is_paired:
+            record = self.records.get(device.address)
+            return None if record is None or record.device.is_paired else record
+        paired = (r for r in self.records.values() if r.device.is_paired)
+        return next((r for r in paired if r.device.device_id == device.device_id), None)
+
+    def dropped(self, key: str) -> None:
+        """It is paired or forgotten now, and another record takes its place."""
+        del self.records[key]
+
+    def linked(self, key: str, hello: Hello, now: float, place: str | None = None) -> None:
+        """It has said hello, at `place` if that is not where it was expected."""
         record = self.records[key]
         record.is_linked = True
+        record.place = place or record.place
+        record.is_refused, record.impostor = False, None
         record.hello = hello
         record.name = clean(hello.name, 64) or record.name
         record.status = hello.status
@@ -107,11 +157,14 @@ class Inventory:
         record.reason = ""
         _heard(record, now)
 
-    def lost(self, key: str, reason: str) -> None:
+    def lost(self, key: str, reason: str, error: BaseException | None = None) -> None:
         """Its link is gone, or could not be made."""
         record = self.records[key]
         record.is_linked = False
-        record.reason = clean(reason)
+        record.is_refused = isinstance(error, NotPairedError)
+        if isinstance(error, IdentityChangedError):
+            record.impostor = error
+        record.reason = clean(str(record.impostor or reason))
         record.version += 1
 
     def told_status(self, key: str, status: DeviceStatus, now: float) -> None:
@@ -122,9 +175,14 @@ class Inventory:
         self.records[key].datasets = datasets
         _heard(self.records[key], now)
 
-    def told_telemetry(self, key: str, telemetry: Telemetry, now: float) -> None:
+    def told_telemetry(
+        self, key: str, telemetry: Telemetry, now: float, wall: float | None = None
+    ) -> None:
+        """`wall`: seconds since 1970 now, to compare its clock with."""
         record = self.records[key]
         record.telemetry = telemetry
+        if wall is not None and telemetry.clock is not None:
+            record.clock_ahead_s = telemetry.clock - wall
         total = telemetry.memory_total_bytes
         share = telemetry.memory_bytes / total if total else None
         record.history.append(Health(now, telemetry.celsius, share, record.ping_s))
@@ -143,6 +201,10 @@ class Inventory:
 
 
 def presence(record: DeviceRecord, now: float) -> Presence:
+    if record.impostor is not None:
+        return Presence.CHANGED
+    if record.is_refused:
+        return Presence.UNPAIRED
     if record.heard_at is None:
         return Presence.NEW
     silence_s = now - record.heard_at

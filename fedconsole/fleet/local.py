@@ -6,6 +6,7 @@ They are real ones: a process, a port and a state folder each.
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -53,7 +54,9 @@ def name_of(index: int) -> str:
 
 
 def _start(folder: Path, name: str, options: Sequence[str]) -> subprocess.Popen[bytes]:
-    arguments = ["--id", name, "--port", "0", "--no-mdns", "--state-dir", str(folder / name)]
+    # What this machine's own daemon is told must not reach these.
+    arguments = ["--config", os.devnull, "--id", name, "--port", "0", "--no-mdns"]
+    arguments += ["--state-dir", str(folder / name)]
     with (folder / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-c", _MAIN, *arguments, *options],

@@ -1,11 +1,15 @@
 """Finds devices that announce themselves on the local network.
 
-What multicast says is a hint for people: it decides neither trust nor whether a device is alive.
+What multicast says is a hint that anybody can forge: it decides neither trust nor whether a device
+is alive, and however much of it comes, this much is kept.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Mapping
+from typing import Final
 
 from zeroconf import IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
@@ -14,7 +18,9 @@ from fedconsole.fleet.device import Device, Source, parse_address
 from pi_daemon.discovery import SERVICE
 from pi_daemon.protocol.text import clean
 
-_RESOLVE_MS = 1_000
+MAX_ANNOUNCED: Final = 400
+_RESOLVE_MS: Final = 1_000
+_ID: Final = re.compile("[A-Z2-7]{7,52}", re.ASCII)
 
 
 async def browse(seconds: float) -> list[Device]:
@@ -23,21 +29,22 @@ async def browse(seconds: float) -> list[Device]:
     Raises:
         OSError: this machine has no multicast.
     """
-    names: set[str] = set()
+    names: dict[str, None] = {}
 
     def changed(
         zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
     ) -> None:
         if state_change is ServiceStateChange.Removed:
-            names.discard(name)
-        else:
-            names.add(name)
+            names.pop(name, None)
+        elif len(names) < MAX_ANNOUNCED:
+            names[name] = None
 
     async with AsyncZeroconf() as network:
         browser = AsyncServiceBrowser(network.zeroconf, SERVICE, handlers=[changed])
         await asyncio.sleep(seconds)
         await browser.async_cancel()
-        found = await asyncio.gather(*(_resolve(network, name) for name in sorted(names)))
+        # All at once: however many do not answer, it takes a second.
+        found = await asyncio.gather(*(_resolve(network, name) for name in names))
     return [device for device in found if device is not None]
 
 
@@ -48,10 +55,15 @@ async def _resolve(network: AsyncZeroconf, instance: str) -> Device | None:
     addresses = info.parsed_scoped_addresses(IPVersion.All)
     if not addresses or not info.port:
         return None
-    texts = {
-        key.decode(errors="replace"): (value or b"").decode(errors="replace")
-        for key, value in info.properties.items()
-    }
-    label = texts.get("nm") or instance.removesuffix(f".{SERVICE}")
-    address = parse_address(f"[{addresses[0]}]:{info.port}")
-    return Device(clean(label, 64), address, Source.MDNS, texts.get("id") or None)
+    label = _text(info.properties, b"nm") or instance.removesuffix(f".{SERVICE}")
+    device_id = _text(info.properties, b"id")
+    return Device(
+        clean(label, 64),
+        parse_address(f"[{addresses[0]}]:{info.port}"),
+        Source.MDNS,
+        device_id if _ID.fullmatch(device_id) else None,
+    )
+
+
+def _text(properties: Mapping[bytes, bytes | None], name: bytes) -> str:
+    return (properties.get(name) or b"").decode(errors="replace")

@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
-
-from fedconsole.dialling import console_hello, dial, in_words
-from fedconsole.fleet import last_seen
+from fedconsole.dialling import LINK_ERRORS, console_hello, dial, exchange_hellos, in_words
+from fedconsole.errors import IdentityChangedError, NotPairedError, RefusedError, StorageError
 from fedconsole.fleet.device import Device
-from pi_daemon.protocol.codec import common_version, decode_from_daemon, encode, no_common_version
-from pi_daemon.protocol.errors import ProtocolError
 from pi_daemon.protocol.messages import Hello, Role
 from pi_daemon.protocol.text import clean
 
@@ -25,52 +21,76 @@ class Greeting:
     """What became of an attempt to reach a device."""
 
     device: Device
+    """Its address is where it answered, if it did."""
     hello: Hello | None
     """None: it did not answer, and `reason` says why."""
     ping_s: float | None = None
     reason: str = ""
+    failure: NotPairedError | None = None
+    """If that was why."""
+    is_proven: bool = False
+    """By its key; on a plain link of this machine it is not."""
 
 
 async def greet_all(devices: Sequence[Device], timeout_s: float = 2.0) -> list[Greeting]:
-    """Greet many at once, in the order given, and remember the addresses of those that answer."""
+    """Greet many at once, in the order given; raises as `greet`."""
     limit = asyncio.Semaphore(_LINKS_AT_ONCE)
 
     async def greet_one(device: Device) -> Greeting:
+        return await greet(device, timeout_s, limit)
+
+    return await asyncio.gather(*map(greet_one, devices))
+
+
+async def greet(
+    device: Device, timeout_s: float = 2.0, limit: asyncio.Semaphore | None = None
+) -> Greeting:
+    """Greet a device at all the places where it may be, at once.
+
+    Args:
+        limit: of the links that are made at a time.
+
+    Raises:
+        RefusedError, StorageError: this console's own files are damaged; that is no device's fault.
+    """
+    limit = limit or asyncio.Semaphore(_LINKS_AT_ONCE)
+
+    async def greet_at(place: str) -> Greeting:
         async with limit:
-            return await greet(device, timeout_s)
+            return await _greet_in_time(replace(device, address=place), timeout_s)
 
-    greetings = await asyncio.gather(*map(greet_one, devices))
-    last_seen.remember(
-        Device(clean(g.hello.name, 64), g.device.address, g.device.source, g.hello.id)
-        for g in greetings
-        if g.hello is not None
-    )
-    return greetings
+    greetings = await asyncio.gather(*map(greet_at, device.places))
+    return min(greetings, key=_rank)
 
 
-async def greet(device: Device, timeout_s: float = 2.0) -> Greeting:
-    """Open a viewer link, take the device's hello and one ping, and leave. Never raises."""
+def _rank(greeting: Greeting) -> int:
+    """The right one, then the worst that is known: where another key answers, it must be said."""
+    if greeting.hello is not None:
+        return 0
+    return 1 if isinstance(greeting.failure, IdentityChangedError) else 2
+
+
+async def _greet_in_time(device: Device, timeout_s: float) -> Greeting:
+    failure = None
     try:
         async with asyncio.timeout(timeout_s):
             return await _greet(device)
     except TimeoutError:
         reason = f"no answer within {timeout_s:g} s"
-    except (OSError, ConnectionClosed, InvalidHandshake, InvalidURI, ProtocolError) as error:
+    except NotPairedError as error:
+        reason, failure = str(error), error
+    except (RefusedError, StorageError):
+        raise
+    except LINK_ERRORS as error:
         reason = in_words(error)
-    return Greeting(device, None, reason=clean(reason))
+    return Greeting(device, None, reason=clean(reason), failure=failure)
 
 
 async def _greet(device: Device) -> Greeting:
-    async with dial(device.address) as link:
-        ours = console_hello(Role.VIEWER)
-        await link.send(encode(ours))
-        theirs = decode_from_daemon(await link.recv())
-        if not isinstance(theirs, Hello):
-            raise ProtocolError(f"its first message is {type(theirs).__name__}, expected hello")
-        if common_version(ours, theirs) is None:
-            raise ProtocolError(no_common_version(theirs))
-        if device.device_id is not None and not theirs.id.startswith(device.device_id):
-            raise ProtocolError(f"another device answers: {theirs.id}, not {device.device_id}")
+    """Open a viewer link, take the device's hello and one ping, and leave."""
+    async with dial(device.address, device.device_id) as link:
+        theirs = await exchange_hellos(link, console_hello(Role.VIEWER))
         begun = time.monotonic()
         await (await link.ping())
-        return Greeting(device, theirs, time.monotonic() - begun)
+        ping_s = time.monotonic() - begun
+        return Greeting(device, theirs, ping_s, is_proven=link.device_id is not None)

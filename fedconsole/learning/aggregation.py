@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -20,13 +21,15 @@ from fedconsole.learning.model_files import (
     PIECE,
     ModelFile,
     WrittenModel,
-    bytes_of,
     pieces,
     write_model,
 )
 from pi_daemon.learning.graph import TORCH_DTYPES
-from pi_daemon.protocol.errors import TensorError
+from pi_daemon.protocol.errors import TensorError, TransferError
 from pi_daemon.protocol.tensors import TensorSpec, require_specs
+
+MAX_GROWTH: Final = 1000.0
+"""Of the parameters in one round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +49,20 @@ def require_fit(path: Path, expected: Mapping[str, TensorSpec], sha256: str | No
         sha256: what the file's hash must be; None if it needs no check.
 
     Raises:
-        TensorError: malformed, names, dtypes or shapes differ from `expected`, a value is NaN or
-            infinite, or the file has another hash.
+        TransferError: the file has another hash; nothing is said of what is in it then.
+        TensorError: malformed, names, dtypes or shapes differ from `expected`, or a value is NaN or
+            infinite.
     """
+    if sha256 is not None:
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise TransferError("the SHA-256 of the bytes is not the one that was announced")
     update = ModelFile.open(path)
     require_specs(update.table.specs, expected)
-    digest = hashlib.sha256(update.header())
     for names, values in update.runs():
-        if sha256 is not None:
-            digest.update(bytes_of(values))
         if not _is_finite(values):
             name = next(name for name in names if not _is_finite(update.tensor(name)))
             raise TensorError(f"tensor {name!r} holds NaN or infinity")
-    if sha256 not in (None, digest.hexdigest()):
-        raise TensorError("the SHA-256 of the bytes is not the one that was announced")
 
 
 def _is_finite(values: Tensor) -> bool:
@@ -69,6 +72,37 @@ def _is_finite(values: Tensor) -> bool:
     if math.isfinite(values.sum().item()):
         return True
     return bool(torch.isfinite(values).all())
+
+
+def require_size(path: Path, global_model: Path, parameters: Collection[str]) -> None:
+    """Check that an update is no blow-up of the model that its training began with.
+
+    The bound is wide: it stops what would drown all other updates, not what is merely odd. Statistics
+    of batch norm are left out, as they are as large as the data.
+
+    Raises:
+        TensorError: the root mean square of its parameters is over `MAX_GROWTH` times that of the
+            model's, or times 1 where the model's is smaller.
+    """
+    found = _root_mean_square(path, parameters)
+    most = MAX_GROWTH * max(1.0, _root_mean_square(global_model, parameters))
+    if not found <= most:
+        raise TensorError(
+            f"its parameters are too large: their root mean square is {found:.3g}, "
+            f"at most {most:.3g} allowed"
+        )
+
+
+def _root_mean_square(path: Path, names: Collection[str]) -> float:
+    file = ModelFile.open(path)
+    total, num_values = 0.0, 0
+    for name in names:
+        size = file.table.specs[name].num_values
+        for begin, end in pieces(size):
+            values = file.piece(name, begin, end)
+            total += torch.linalg.vector_norm(values, dtype=torch.float64).item() ** 2
+        num_values += size
+    return math.sqrt(total / num_values) if num_values else 0.0
 
 
 def federated_average(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -15,14 +16,14 @@ from textual.screen import Screen
 from fedconsole.coordinator.phases import Request
 from fedconsole.errors import ExitCode, FedconsoleError
 from fedconsole.tui import messages, palette
+from fedconsole.tui.copying import copy
 from fedconsole.tui.desk import Desk
-from fedconsole.tui.dialogs.farewell import farewell
 from fedconsole.tui.frame import MODES, ConsoleScreen
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.opening import Opening
-from fedconsole.tui.phase_signs import PHASE_SIGNS
+from fedconsole.tui.phase_signs import sign_of
 from fedconsole.tui.screens.first import first_screen
 from fedconsole.tui.theme import DEFAULT, OWN_COLOURS, THEMES
 from pi_daemon.protocol.text import clean
@@ -37,6 +38,7 @@ _SIGNALS: Final = {
     signal.SIGINT: ExitCode.INTERRUPT,
 }
 _NOTICE_S: Final = 4.0
+_MAX_ECHOES: Final = 100
 
 
 class FedconsoleApp(App[None]):
@@ -56,7 +58,7 @@ class FedconsoleApp(App[None]):
             for number, (mode, title) in enumerate(MODES.items(), start=1)
         ),
         key("escape", "back", "Back", show=False),
-        key("!", "alarms", "Alarms", show=False),
+        key("!", "alarms", "Alarms, and commands so far", show=False),
         key("y", "copy", "Copy", show=False),
         key("ctrl+s", "picture", "Save a picture", show=False),
         key("ctrl+z", "suspend_process", "Suspend", show=False),
@@ -74,7 +76,8 @@ class FedconsoleApp(App[None]):
         super().__init__()
         self.desk = desk
         self._opening = opening or Opening()
-        self._has_bell = has_bell
+        self.has_bell = has_bell
+        self.echoes: deque[messages.Echoed] = deque(maxlen=_MAX_ECHOES)
         for known in THEMES:
             self.register_theme(known)
         # Without colours the terminal's own are all alike.
@@ -122,6 +125,8 @@ class FedconsoleApp(App[None]):
         if run is None:
             self.exit()
             return
+        from fedconsole.tui.dialogs.farewell import farewell
+
         answer = await self.push_screen_wait(farewell(run, ends_too=self._opening.is_demo))
         if answer == "abort":
             try:
@@ -136,9 +141,11 @@ class FedconsoleApp(App[None]):
 
     def _live_screen(self) -> LiveScreen | None:
         """That of the run that is shown there."""
+        if not (stack := self._screen_stacks.get("live")):
+            return None
+        # Not before it is there: the bar of modes asks for it before the first frame.
         from fedconsole.tui.screens.live import LiveScreen
 
-        stack = self._screen_stacks.get("live", ())
         return next((screen for screen in stack if isinstance(screen, LiveScreen)), None)
 
     def _active_run(self) -> str | None:
@@ -150,7 +157,7 @@ class FedconsoleApp(App[None]):
         """How the run on the Live screen stands, as one sign, for the bar of modes."""
         if mode != "live" or (screen := self._live_screen()) is None:
             return ""
-        return glyph(PHASE_SIGNS.get(screen.model.phase, "new"))
+        return glyph(sign_of(screen.model))
 
     def action_help(self) -> None:
         from fedconsole.tui.dialogs.help import HelpDialog
@@ -166,7 +173,8 @@ class FedconsoleApp(App[None]):
         from fedconsole.tui.dialogs.alarms import AlarmsDialog
 
         screen = self._live_screen()
-        self.push_screen(AlarmsDialog([] if screen is None else screen.alarms()))
+        alarms = [] if screen is None else screen.alarms()
+        self.push_screen(AlarmsDialog(alarms, list(self.echoes)))
 
     def action_copy(self) -> None:
         for source in (self.focused, self.screen):
@@ -200,7 +208,7 @@ class FedconsoleApp(App[None]):
 
     def on_echo(self, message: messages.Echo) -> None:
         self.tell(message.command)
-        self.log(message.command)
+        self.echoes.append(messages.Echoed(self.desk.now(), message.command))
 
     def on_copy(self, message: messages.Copy) -> None:
         self._copy(message.text)
@@ -209,7 +217,7 @@ class FedconsoleApp(App[None]):
         self.tell(message.text, message.severity)
 
     def on_alarm(self, message: messages.Alarm) -> None:
-        if self._has_bell:
+        if self.has_bell:
             self.bell()
         self.tell(message.text, "warning")
 
@@ -237,7 +245,9 @@ class FedconsoleApp(App[None]):
             from fedconsole.tui.screens.live import LiveScreen
 
             await self.switch_mode("live")
-            if not (isinstance(self.screen, LiveScreen) and self.screen.run_id == run):
+            shown = self.screen
+            # What is shown of an engine that is gone, or of a replay, does not go on.
+            if not (isinstance(shown, LiveScreen) and shown.run_id == run and shown.is_steerable):
                 await self._show_live(LiveScreen(self.desk, run))
         else:
             from fedconsole.tui.screens.run_page import RunPage
@@ -259,9 +269,7 @@ class FedconsoleApp(App[None]):
         await self.push_screen(screen)
 
     def _copy(self, text: str) -> None:
-        self.copy_to_clipboard(text)
-        first = clean(text.splitlines()[0] if text else "", 60)
-        self.tell(_("copied: {text}", text=first))
+        self.tell(copy(self, text, self.desk.export_folder()))
 
     def tell(self, text: str, severity: str = "information") -> None:
         """Show a text in the corner for some seconds, as it is."""

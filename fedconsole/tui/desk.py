@@ -35,6 +35,16 @@ class Desk(Protocol):
     def add_device(self, address: str) -> None:
         """Watch a device at HOST:PORT, too. Raises UsageError when that is no address."""
 
+    @property
+    def own_id(self) -> str:
+        """Of this console's key; "" while there is none, or it is not read yet."""
+
+    async def pair(self, text: str) -> str:
+        """Pair with the device that printed this join string; its name. Raises FedconsoleError."""
+
+    async def forget(self, device_id: str) -> None:
+        """A paired device is a stranger from then on. Raises FedconsoleError."""
+
     def clock(self) -> float:
         """Monotonic seconds."""
 

@@ -287,6 +287,10 @@ class ConsoleScreen(Screen[None]):
         """Leave a filter or a panel; False: there was none."""
         return False
 
+    def why_not(self, action: str) -> str:
+        """Why an action that is offered cannot be done now; "": there is no more to say."""
+        return ""
+
     def commands(self) -> Iterable[Command]:
         """What the palette offers besides the keys."""
         return ()

@@ -71,6 +71,7 @@ _DISPLAYED: Final = {
     "pagedown": "PgDn",
     "f1": "F1",
     "f5": "F5",
+    "f6": "F6",
     "f9": "F9",
     "left": "←",
     "right": "→",

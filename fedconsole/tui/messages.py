@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from datetime import datetime
+from typing import Literal, NamedTuple
 
 from textual.message import Message
 
@@ -15,6 +16,13 @@ from fedconsole.coordinator.plan import Plan
 class Echo(Message):
     """An action was carried out; `command` is the command line that does the same."""
 
+    command: str
+
+
+class Echoed(NamedTuple):
+    """A command that was echoed, and when."""
+
+    time: datetime
     command: str
 
 

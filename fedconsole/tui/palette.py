@@ -12,7 +12,9 @@ from textual.content import Content
 from textual.markup import escape
 from textual.screen import Screen
 
-from fedconsole.tui.frame import MODES, ConsoleScreen, all_keys, command_twin, key_label
+from fedconsole.errors import FedconsoleError
+from fedconsole.tui import glyphs
+from fedconsole.tui.frame import MODES, ConsoleScreen, OfferedKey, all_keys, command_twin, key_label
 from fedconsole.tui.lang import _
 from fedconsole.tui.theme import OWN_COLOURS, THEMES
 from pi_daemon.protocol.text import clean
@@ -52,7 +54,7 @@ def _commands(app: FedconsoleApp, screen: Screen[Any]) -> Iterator[SystemCommand
             continue
         title = _(offer.binding.description)
         if not offer.is_enabled:
-            title = _("{title} (not possible now)", title=title)
+            title = _unable(title, offer, screen)
         help_text = f"{key_label(offer.binding)}  {command_twin(offer, screen)}".rstrip()
         run = partial(app.run_action, offer.binding.action, cast("Any", offer.node))
         yield SystemCommand(title, help_text, run)
@@ -62,7 +64,7 @@ def _commands(app: FedconsoleApp, screen: Screen[Any]) -> Iterator[SystemCommand
     for mode, name in MODES.items():
         title = _("Go to {screen}", screen=_(name))
         yield SystemCommand(title, "", partial(app.run_action, f"mode('{mode}')", app))
-    for run_id in reversed(app.desk.run_ids()[-_MAX_RUNS:]):
+    for run_id in _newest_runs(app):
         yield SystemCommand(
             _("Open run {run}", run=run_id),
             f"fedconsole runs show {run_id}",
@@ -74,6 +76,7 @@ def _commands(app: FedconsoleApp, screen: Screen[Any]) -> Iterator[SystemCommand
             f"fedconsole devices show {record.name}",
             partial(app.show_device, record.key),
         )
+    yield from _settings(app)
     for theme in THEMES:
         if app.no_color and theme.name == OWN_COLOURS:
             continue
@@ -82,6 +85,42 @@ def _commands(app: FedconsoleApp, screen: Screen[Any]) -> Iterator[SystemCommand
             f'[console] theme = "{theme.name}"',
             _theme_setter(app, theme.name),
         )
+
+
+def _settings(app: FedconsoleApp) -> Iterator[SystemCommand]:
+    """Those that count at once, and until the console is left."""
+    title = _("Bell: off") if app.has_bell else _("Bell: on")
+    word = str(not app.has_bell).lower()
+    yield SystemCommand(title, f"[console] bell = {word}", partial(_toggle_bell, app))
+    name = "unicode" if glyphs.is_ascii() else "ascii"
+    title = _("Signs: {name}", name=name)
+    yield SystemCommand(title, f'[console] glyphs = "{name}"', partial(_use_glyphs, app, name))
+
+
+def _toggle_bell(app: FedconsoleApp) -> None:
+    app.has_bell = not app.has_bell
+
+
+def _use_glyphs(app: FedconsoleApp, name: str) -> None:
+    glyphs.use(name)
+    app.refresh_css(animate=False)
+
+
+def _unable(title: str, offer: OfferedKey, screen: Screen[Any]) -> str:
+    why = ""
+    if isinstance(screen, ConsoleScreen) and offer.node is screen:
+        why = screen.why_not(offer.binding.action)
+    if not why:
+        return _("{title} (not possible now)", title=title)
+    return _("{title} (not possible now: {why})", title=title, why=why)
+
+
+def _newest_runs(app: FedconsoleApp) -> list[str]:
+    try:
+        return app.desk.run_ids()[: -_MAX_RUNS - 1 : -1]
+    except FedconsoleError:
+        # The History screen says why.
+        return []
 
 
 def _harmless(command: SystemCommand) -> SystemCommand:

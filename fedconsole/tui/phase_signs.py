@@ -1,12 +1,15 @@
-"""Which sign stands for a phase of a run; the words beside it are the phase's own."""
+"""Which sign stands for how a run is; the words beside it are the phase's own."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fedconsole.coordinator.phases import RunPhase
 
-PHASE_SIGNS: Final = {
+if TYPE_CHECKING:
+    from fedconsole.tui.run_model import RunModel
+
+_PHASE_SIGNS: Final = {
     RunPhase.TRAINING: "running",
     RunPhase.CLOSING: "running",
     RunPhase.FINISHING: "running",
@@ -18,3 +21,7 @@ PHASE_SIGNS: Final = {
     RunPhase.COMPLETED: "done",
     RunPhase.FAILED: "failed",
 }
+
+
+def sign_of(model: RunModel) -> str:
+    return "crashed" if model.has_crashed else _PHASE_SIGNS.get(model.phase, "new")

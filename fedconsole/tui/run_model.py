@@ -1,44 +1,39 @@
 """What the lines of a run say: the picture that the live screen, a run's page and a replay draw.
 
-Plain Python without a clock: times are those of the lines, and `now` is passed in. Changed in place, as
+Plain Python without a clock: times are those of the lines, or passed in, as `now` is. Changed in place, as
 a thousand workers may send ten thousand losses a second.
 """
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from fedconsole.coordinator.facts import metric
 from fedconsole.coordinator.phases import Request, RunPhase, allowed_requests
-from fedconsole.headless import seed_line, sentence
+from fedconsole.sentences import seed_line, sentence
+from fedconsole.tui.round_times import RoundTimes
 from fedconsole.tui.run_records import (
     MAX_POINTS,
     AlarmRecord,
     Attendance,
     Level,
+    Line,
     LogRecord,
     RoundRow,
     Test,
     WorkerRow,
+    level_of,
 )
 from pi_daemon.protocol.text import clean
-
-Line = Mapping[str, Any]
 
 _MAX_POINTS_OF_ALL: Final = 250_000
 """8 MB."""
 _MIN_POINTS: Final = 200
-_MAX_ROUND_TIMES: Final = 20
 _MAX_ALARMS: Final = 500
 _MANY_WORKERS: Final = 50
 """With more, the log has no line for their batches."""
-_RATE_WEIGHT: Final = 0.7
-_THROTTLED_NOW: Final = 0b1111
-_LEVELS: Final = {"debug": Level.DEBUG, "warning": Level.WARNING, "error": Level.ERROR}
 _OF_WORKERS: Final = {"joined", "rejoined", "lost", "phase", "update", "rejected"}
 _OUTCOMES: Final = {
     "completed": RunPhase.COMPLETED,
@@ -60,7 +55,7 @@ class RunModel:
         self.workers: dict[str, WorkerRow] = {}
         """In the order of joining."""
         self.round = 0
-        self.round_started_at: datetime | None = None
+        self.round_times = RoundTimes()
         self.epoch = 0
         self.cohort: tuple[str, ...] = ()
         self.rounds: list[RoundRow] = []
@@ -71,6 +66,8 @@ class RunModel:
         self.attendance = Attendance()
         self.waiting_for: set[str] = set()
         """Workers that have not acknowledged a pause or an abort."""
+        self.has_crashed = False
+        """Its engine is gone without a last line; who reads the lines knows."""
         self.is_stopping = False
         """The run ends after this round."""
         self.have: int | None = None
@@ -78,13 +75,21 @@ class RunModel:
         self.need: int | None = None
         self.quorum_seconds_left: float | None = None
         self.quorum_at: datetime | None = None
+        self.stalled = ""
+        """Why the journal cannot be written now; "": it can."""
+        self.quorum_then = ""
+        """What happens when the wait ends, as in `run.quorum`."""
         self.bytes_sent = 0
         self.bytes_received = 0
         self.ending: Line | None = None
         self.alarms: list[AlarmRecord] = []
+        self.num_alarms = 0
+        """Those that were too many for the list are counted."""
         self.version = 0
         """Grows with each line."""
         self._log: list[LogRecord] = []
+        self._told_at = datetime.min.replace(tzinfo=UTC)
+        """Of the last line, by the wall clock: what is said of it is shown with that."""
         self._rounds_of_first_epoch: int | None = None
 
     # What follows from it
@@ -139,7 +144,7 @@ class RunModel:
     def elapsed_s(self, now: datetime) -> float:
         if self.started_at is None:
             return 0.0
-        end = self.last_at if self.is_finished and self.last_at else now
+        end = self.last_at if (self.is_finished or self.has_crashed) and self.last_at else now
         return max(0.0, (end - self.started_at).total_seconds())
 
     def share(self) -> float | None:
@@ -159,15 +164,9 @@ class RunModel:
     def eta_s(self, now: datetime) -> tuple[float, float] | None:
         """Seconds to the end and their spread; None before one round is done."""
         total = self.num_rounds
-        if not self.rounds or total is None or self.is_finished:
+        if total is None or self.is_finished:
             return None
-        seconds = [row.seconds for row in self.rounds[-_MAX_ROUND_TIMES:]]
-        left = max(0, total - self.num_finished)
-        spread = statistics.stdev(seconds) * math.sqrt(left) if len(seconds) > 1 else 0.0
-        begun = self.round_started_at if self.round > self.num_finished else None
-        gone = max(0.0, (now - begun).total_seconds()) if begun else 0.0
-        # The median: a round that waited for a lost worker says little about the others.
-        return max(0.0, statistics.median(seconds) * left - gone), spread
+        return self.round_times.left_s(max(0, total - self.num_finished), now)
 
     def take_log(self) -> list[LogRecord]:
         """The records since the last call."""
@@ -176,19 +175,25 @@ class RunModel:
 
     # Lines
 
-    def apply(self, line: Line) -> None:
-        """Take in the next line; unknown ones only go to the log."""
-        now = datetime.fromisoformat(line["time"])
+    def apply(self, line: Line, at: datetime | None = None) -> None:
+        """Take in the next line; unknown ones only go to the log.
+
+        Args:
+            at: when it was, on the clock that gives every `now`; None: when it says.
+        """
+        self._told_at = datetime.fromisoformat(line["time"])
+        now = at or self._told_at
         self.last_at = now
         self.version += 1
+        self.stalled = ""
         kind: str = line["type"]
         if kind == "worker.batches":
             self._take_batches(line, now)
             if len(self.workers) <= _MANY_WORKERS:
-                self._say(now, Level.DEBUG, line, seed_line(line))
+                self._say(Level.DEBUG, line, seed_line(line))
             return
         if kind == "worker.telemetry":
-            self._take_telemetry(line, now)
+            self._take_telemetry(line)
             return
         group, _dot, what = kind.partition(".")
         match group:
@@ -200,7 +205,7 @@ class RunModel:
                 self._take_worker(what, line, now)
             case "eval" if line.get("worker") is None:
                 self._take_test(line)
-        self._say(now, _level(line), line, sentence(line))
+        self._say(level_of(line, self.phase), line, sentence(line))
 
     def _take_run(self, what: str, line: Line, now: datetime) -> None:
         match what:
@@ -211,27 +216,40 @@ class RunModel:
             case "started" | "resumed":
                 self.phase = RunPhase.TRAINING
                 self.waiting_for.clear()
+                self._forget_quorum()
+                self.round_times.go_on(now)
             case "restarted":
                 self._restart(now)
             case "pausing" | "aborting" | "paused":
                 self.phase = RunPhase(what)
                 self.waiting_for = set(line.get("waiting_for") or ())
+                self.quorum_seconds_left = None  # the engine's timer stops
+                if what == "paused":
+                    self.round_times.pause(now)
             case "stopping":
                 self.is_stopping = True
             case "quorum":
                 self.have, self.need = line["have"], line["need"]
                 self.quorum_seconds_left = line.get("seconds_left")
                 if self.quorum_at is None:
-                    self._alarm(now, sentence(line), "")
+                    self._alarm(sentence(line), "")
                 self.quorum_at = now
-                if self.phase is RunPhase.CLOSING:
+                self.quorum_then = line.get("then", "")
+                if self.phase is RunPhase.CLOSING or line.get("phase") == "waiting":
                     self.phase = RunPhase.WAITING
+            case "stalled":
+                self.stalled = clean(line["reason"], 200)
+                self._alarm(sentence(line), "")
+            case "fewer":
+                self._forget_quorum()
+                if line["round"] == self.round:
+                    self.phase = RunPhase.CLOSING
             case "finished":
                 self.phase = _OUTCOMES.get(line["outcome"], RunPhase.FAILED)
                 self.waiting_for.clear()
                 self._forget_quorum()
                 self.ending = line
-                self._alarm(now, sentence(line), "")
+                self._alarm(sentence(line), "")
 
     def _restart(self, now: datetime) -> None:
         """Another engine: no worker is there yet, and what the last one was asked for is void."""
@@ -252,7 +270,7 @@ class RunModel:
             if line.get("epoch", 0) == 2 and self._rounds_of_first_epoch is None:
                 self._rounds_of_first_epoch = number - 1
             self.round, self.epoch = number, line.get("epoch", 0)
-            self.round_started_at = now
+            self.round_times.begin(now)
             self.cohort = tuple(line["cohort"])
             self.attendance.begin(number, self.cohort)
             if not self.rounds:
@@ -272,6 +290,7 @@ class RunModel:
         updates = tuple(line["updates"])
         self.attendance.close(number, updates)
         steps = max((row.num_steps for row in self.workers.values()), default=0)
+        self.round_times.finish(line.get("seconds") or 0.0)
         self.round_ends.append((number, steps, self._seconds(now)))
         self.rounds.append(
             RoundRow(
@@ -302,7 +321,7 @@ class RunModel:
                 row.examples_per_s = None
                 row.error = clean(line.get("reason") or "", 200)
                 self.waiting_for.discard(row.name)
-                self._alarm(now, sentence(line), row.label)
+                self._alarm(sentence(line), row.label)
             case "phase":
                 row.phase = clean(line["phase"], 20)
                 if row.phase in ("paused", "waiting"):
@@ -316,44 +335,23 @@ class RunModel:
                 self.waiting_for.discard(row.name)
                 self.attendance.note(line["round"], row.name, Attendance.DELIVERED)
             case "rejected":
-                row.error = clean(line.get("reason") or "", 200)
                 self.attendance.note(line["round"], row.name, Attendance.REJECTED)
-                self._alarm(now, sentence(line), row.label)
+                if level_of(line, self.phase) is Level.ERROR:
+                    row.error = clean(line.get("reason") or "", 200)
+                    self._alarm(sentence(line), row.label)
 
     def _take_batches(self, line: Line, now: datetime) -> None:
         row = self._row(line["worker"])
-        losses = line["losses"]
-        first, total, number = line["first"], line["batches"], line["round"]
-        seconds = self._seconds(now)
         limit = max(_MIN_POINTS, min(MAX_POINTS, _MAX_POINTS_OF_ALL // len(self.workers)))
-        for offset, loss in enumerate(losses):
-            row.num_steps += 1
-            value = math.nan if loss is None else loss
-            round_at = number - 1 + (first + offset + 1) / total
-            row.series.add(row.num_steps, seconds, round_at, value, limit)
-        row.batch = first + len(losses)
-        row.num_batches = total
-        row.loss = losses[-1]
-        row.version += 1
-        if row._last_time is not None and (passed := (now - row._last_time).total_seconds()) > 0:
-            rate = len(losses) * int(self.plan.get("batch_size") or 1) / passed
-            old = row.examples_per_s
-            row.examples_per_s = (
-                rate if old is None else _RATE_WEIGHT * old + (1 - _RATE_WEIGHT) * rate
-            )
-        row._last_time = now
+        row.take_batches(line, self._seconds(now), limit)
+        row.take_rate(len(line["losses"]) * int(self.plan.get("batch_size") or 1), now)
 
-    def _take_telemetry(self, line: Line, now: datetime) -> None:
+    def _take_telemetry(self, line: Line) -> None:
         row = self._row(line["worker"])
-        was_throttled = bool((row.throttled or 0) & _THROTTLED_NOW)
-        row.celsius = line.get("celsius")
-        row.throttled = line.get("throttled")
-        row.memory_bytes = line.get("memory_bytes")
-        row.version += 1
-        if (row.throttled or 0) & _THROTTLED_NOW and not was_throttled:
-            text = f"{row.label} is throttled"
-            self._alarm(now, text, row.label)
-            self._log.append(LogRecord(now, Level.WARNING, row.label, text))
+        for trouble in row.take_telemetry(line):
+            text = f"{row.label} {trouble}"
+            self._alarm(text, row.label)
+            self._log.append(LogRecord(self._told_at, Level.WARNING, row.label, text))
 
     def _take_test(self, line: Line) -> None:
         self.tests.append(
@@ -383,30 +381,17 @@ class RunModel:
 
     def _forget_quorum(self) -> None:
         self.have = self.need = self.quorum_seconds_left = self.quorum_at = None
+        self.quorum_then = ""
 
-    def _alarm(self, now: datetime, text: str, worker: str) -> None:
-        self.alarms.append(AlarmRecord(now, text, worker))
+    def _alarm(self, text: str, worker: str) -> None:
+        self.alarms.append(AlarmRecord(self._told_at, text, worker))
         del self.alarms[:-_MAX_ALARMS]
+        self.num_alarms += 1
 
-    def _say(self, now: datetime, level: Level, line: Line, text: str) -> None:
-        self._log.append(LogRecord(now, level, clean(line.get("worker") or "", 64), text))
+    def _say(self, level: Level, line: Line, text: str) -> None:
+        name = clean(line.get("worker") or "", 64)
+        self._log.append(LogRecord(self._told_at, level, name, text))
 
 
 def _letter(number: int) -> str:
     return chr(ord("A") + number) if number < 26 else ""
-
-
-def _level(line: Line) -> Level:
-    match line["type"]:
-        case "log":
-            return _LEVELS.get(line.get("level", ""), Level.INFO)
-        case "worker.phase" | "heartbeat":
-            return Level.DEBUG
-        case "warning" | "worker.lost" | "run.quorum":
-            return Level.WARNING
-        case "worker.rejected":
-            return Level.ERROR
-        case "run.finished" if line["outcome"] == "failed":
-            return Level.ERROR
-        case _:
-            return Level.INFO

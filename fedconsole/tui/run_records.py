@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from fedconsole.coordinator.phases import RunPhase
+from fedconsole.health import THROTTLED_NOW, is_disk_low
+
+Line = Mapping[str, Any]
 
 MAX_POINTS: Final = 20_000
 """Of one worker's losses."""
 _RECENT: Final = 60
+_RATE_WEIGHT: Final = 0.7
+"""Of the rate before, beside a new one."""
 _VIRTUAL: Final = "virtual:"
 
 
@@ -76,7 +84,49 @@ class WorkerRow:
     """None: it is there."""
     error: str = ""
     version: int = 0
+    _is_disk_low: bool = False
     _last_time: datetime | None = None
+
+    def take_batches(self, line: Line, seconds: float, limit: int) -> None:
+        """Its losses, heard `seconds` after the start; `limit` as in `Series.add`."""
+        losses = line["losses"]
+        first, total, number = line["first"], line["batches"], line["round"]
+        for offset, loss in enumerate(losses):
+            self.num_steps += 1
+            value = math.nan if loss is None else loss
+            round_at = number - 1 + (first + offset + 1) / total
+            self.series.add(self.num_steps, seconds, round_at, value, limit)
+        self.batch = first + len(losses)
+        self.num_batches = total
+        self.loss = losses[-1]
+        self.version += 1
+
+    def take_rate(self, num_examples: int, now: datetime) -> None:
+        """It trained on so many since the last time."""
+        if self._last_time is not None and (passed := (now - self._last_time).total_seconds()) > 0:
+            rate, old = num_examples / passed, self.examples_per_s
+            self.examples_per_s = (
+                rate if old is None else _RATE_WEIGHT * old + (1 - _RATE_WEIGHT) * rate
+            )
+        self._last_time = now
+
+    def take_telemetry(self, line: Line) -> Iterator[str]:
+        """Take in its health; gives what is wrong with it since now."""
+        was_throttled, was_low = self._is_throttled, self._is_disk_low
+        self.celsius = line.get("celsius")
+        self.throttled = line.get("throttled")
+        self.memory_bytes = line.get("memory_bytes")
+        free_bytes = line.get("disk_free_bytes")
+        self._is_disk_low = is_disk_low(free_bytes, was_low=was_low)
+        self.version += 1
+        if self._is_throttled and not was_throttled:
+            yield "is throttled"
+        if self._is_disk_low and not was_low:
+            yield f"is short of disk space: {(free_bytes or 0) >> 20} MiB are free"
+
+    @property
+    def _is_throttled(self) -> bool:
+        return bool((self.throttled or 0) & THROTTLED_NOW)
 
     @property
     def is_virtual(self) -> bool:
@@ -147,3 +197,24 @@ class LogRecord:
 
     def fields(self) -> dict[str, str]:
         return {"level": self.level.name.lower(), "worker": self.worker, "text": self.text}
+
+
+_LEVELS: Final = {"debug": Level.DEBUG, "warning": Level.WARNING, "error": Level.ERROR}
+
+
+def level_of(line: Line, phase: RunPhase) -> Level:
+    """`phase`: of the run when the line came."""
+    match line["type"]:
+        case "log":
+            return _LEVELS.get(line.get("level", ""), Level.INFO)
+        case "worker.phase" | "heartbeat":
+            return Level.DEBUG
+        case "warning" | "worker.lost" | "run.quorum" | "run.stalled":
+            return Level.WARNING
+        case "worker.rejected" if phase is not RunPhase.ABORTING:
+            # An abort takes no more updates: those on their way are no trouble.
+            return Level.ERROR
+        case "run.finished" if line["outcome"] == "failed":
+            return Level.ERROR
+        case _:
+            return Level.INFO

@@ -69,7 +69,8 @@ def import_wfdb(
     from pi_daemon.ecg.records import RecordBeats, RecordError, joined, read_beats, record_names
 
     try:
-        names = record_names(folder, tuple(records.split(",")) if records else ())
+        wanted = tuple(name.strip() for name in records.split(",")) if records else ()
+        names = record_names(folder, wanted)
     except (RecordError, OSError) as error:
         refuse(_reason(error))
     taken: list[RecordBeats] = []
@@ -169,14 +170,14 @@ class _Report:
         if not counts:
             self._without_beats.append(self._names[self._num_done])
         columns = "".join(f"{counts[label]:>7}" for label in range(len(self._classes)))
-        shown = ", ".join(f"{what}: {count}" for what, count in left.items()) or "nothing"
+        shown = clean(", ".join(f"{what}: {count}" for what, count in left.items())) or "nothing"
         self._say(f"{len(y):>8}{columns}   {shown}")
 
     def left_out(self, reason: str) -> None:
         name = self._names[self._num_done]
         self._failures[name] = reason
         columns = f"{'-':>7}" * len(self._classes)
-        self._say(f"{'-':>8}{columns}   all: {reason}")
+        self._say(f"{'-':>8}{columns}   all: {clean(reason)}")
 
     def require_some(self) -> None:
         """End the command if there is not a single beat."""
@@ -193,7 +194,7 @@ class _Report:
         num_taken = len(self._names) - len(self._failures) - len(self._without_beats)
         print(
             f"{self._counts.total()} beats ({counts}) of {num_taken} {self._kind}"
-            f"{'s' * (num_taken != 1)} are in {target}, {target.stat().st_size:,} bytes"
+            f"{'s' * (num_taken != 1)} are in {clean(str(target))}, {target.stat().st_size:,} bytes"
         )
         num_all = len(self._names)
         for what, names in (("left out", self._failures), ("without beats", self._without_beats)):

@@ -6,9 +6,11 @@ import sys
 
 import typer
 
-from pi_daemon.cli import data, serve
+from pi_daemon.cli import audit, data, install, serve, trust
+from pi_daemon.protocol.text import clean
 
 PROGRAM = "pi-daemon"
+_MOST = 1_000
 
 app = typer.Typer(
     name=PROGRAM,
@@ -18,6 +20,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(serve.serve)
+app.command()(trust.init)
+app.command()(trust.pair)
+app.add_typer(trust.consoles_app, name="consoles")
+app.command()(audit.audit)
+app.command()(install.install)
+app.command()(install.uninstall)
 app.add_typer(data.app, name="data")
 
 
@@ -34,7 +42,8 @@ def carry_out(arguments: list[str]) -> int:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else PROGRAM
         sentence = " ".join(error.format_message().split()).removesuffix(".")
-        print(f"{PROGRAM}: {sentence}; see {command} --help", file=sys.stderr)
+        words = clean(f"{PROGRAM}: {sentence}; see {command} --help", _MOST)
+        print(words, file=sys.stderr)
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return 130

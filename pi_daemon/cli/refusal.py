@@ -7,12 +7,16 @@ from typing import Final, NoReturn
 
 import typer
 
+from pi_daemon.protocol.text import clean
+
 EXIT_REFUSED: Final = 3
+_MOST: Final = 1_000
+"""Characters of a reason: what it quotes may be long, or no text at all."""
 
 
 def refuse(reason: str) -> NoReturn:
     """Say why in one line and end with exit code 3."""
-    print(f"pi-daemon: {reason}", file=sys.stderr)
+    print(clean(f"pi-daemon: {reason}", _MOST), file=sys.stderr)
     raise typer.Exit(EXIT_REFUSED)
 
 

@@ -12,34 +12,48 @@ import signal
 import sys
 import uuid
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pi_daemon.cli.refusal import parse_size, refuse
+from pi_daemon.cli.configuring import chosen, full_name, settings_of
+from pi_daemon.cli.refusal import refuse
+from pi_daemon.cli.trust import command_line, show_join_string
 from pi_daemon.protocol.limits import MAX_DATASETS, MAX_MODEL_BYTES, MAX_NAME, PORT
 from pi_daemon.protocol.text import clean
+from pi_daemon.server.log_flood import FloodFilter
 
 if TYPE_CHECKING:
-    from pi_daemon.data_store import DataStore
-    from pi_daemon.identity import Identity
     from pi_daemon.protocol.messages import Capabilities, DatasetCard, Hello
+    from pi_daemon.server.data_store import DataStore
+    from pi_daemon.server.gate import Gate
+    from pi_daemon.server.server import Server
     from pi_daemon.settings import Settings
-
-DEFAULT_MAX_BYTES: Final = 1 << 30
-"""Of dealt data: room for any of the usual sets, on a card that holds the system as well."""
-MEMORY_SHARE: Final = 0.8
-"""Of the device's memory, what the trainer gets unless the owner says otherwise."""
 
 
 def serve(
     ctx: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="TOML file with settings; options win.",
+            show_default="/etc/pi-daemon/config.toml, else that of the user",
+        ),
+    ] = None,
     port: Annotated[
-        int, typer.Option("--port", "-p", min=0, max=65535, help="0 picks a free one.")
-    ] = PORT,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+        int | None,
+        typer.Option(
+            "--port", "-p", min=0, max=65535, help="0 picks a free one.", show_default=str(PORT)
+        ),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on.", show_default="all, and before `init` 127.0.0.1"),
+    ] = None,
     worker_name: Annotated[
         str,
         typer.Option("--id", metavar="NAME", help="This worker's name.", show_default="host name"),
@@ -56,7 +70,9 @@ def serve(
         str | None,
         typer.Option(help="Own only a part: 1/3, dirichlet:0.3:1/3:SEED, or record:NAME,NAME."),
     ] = None,
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="Where to train.", show_default="cpu")
+    ] = None,
     state_dir: Annotated[
         str | None,
         typer.Option(help="Key and work files.", show_default="one for each name"),
@@ -71,8 +87,9 @@ def serve(
         str | None, typer.Option(metavar="SIZE", help="Largest model to accept, such as 100M.")
     ] = None,
     max_batch_seconds: Annotated[
-        float, typer.Option(min=1, help="A batch that takes longer ends the trainer.")
-    ] = 600.0,
+        float | None,
+        typer.Option(min=1, help="A batch that takes longer ends the trainer.", show_default="600"),
+    ] = None,
     accept_data: Annotated[
         str | None,
         typer.Option(
@@ -87,8 +104,9 @@ def serve(
     share_labels: Annotated[
         bool, typer.Option("--share-labels", help="Tell consoles how many examples each class has.")
     ] = False,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Listen beyond this machine, to anybody.")
+    pair: Annotated[
+        bool,
+        typer.Option("--pair", help="Let a console pair: as `init`, then serve, then `pair`."),
     ] = False,
     no_mdns: Annotated[bool, typer.Option("--no-mdns", help="Do not announce on mDNS.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
@@ -100,49 +118,65 @@ def serve(
     if show_version:
         print(_build())
         return
-    _set_up_logging(verbose)
-    _require_safe_host(host, insecure)
-    sources = _sources(dataset or [])
-    max_data_bytes = 0
-    if accept_data is not None:
-        max_data_bytes = parse_size("--max-bytes", max_bytes) or DEFAULT_MAX_BYTES
-    elif max_bytes is not None:
-        refuse("--max-bytes is the limit of what is dealt: it needs --accept-data DIR")
-
-    import psutil
-
-    from pi_daemon.settings import Settings
-
-    total_bytes = psutil.virtual_memory().total
-    settings = Settings(
-        worker_name=_name(worker_name),
-        host=host,
-        port=port,
-        sources=sources,
-        shard=shard,
-        shares_labels=share_labels,
-        accept_dir=accept_data,
-        device=device,
-        max_memory_bytes=parse_size("--max-memory", max_memory) or int(total_bytes * MEMORY_SHARE),
-        max_batch_s=max_batch_seconds,
-        announces=not no_mdns,
+    decided = chosen(
+        config,
+        {
+            "port": port,
+            "host": host,
+            "id": full_name(worker_name) if worker_name else None,
+            "datasets": _sources(dataset or []) or None,
+            "shard": shard,
+            "device": device,
+            "state_dir": state_dir,
+            "max_memory": max_memory,
+            "max_model": max_model,
+            "max_batch_seconds": max_batch_seconds,
+            "accept_data": accept_data,
+            "max_bytes": max_bytes,
+            "share_labels": share_labels,
+            "no_mdns": no_mdns,
+            "verbose": verbose,
+        },
     )
-    max_model_bytes = parse_size("--max-model", max_model)
-    _run(settings, state_dir, _capabilities(total_bytes, max_model_bytes, max_data_bytes))
+    _set_up_logging(decided.config.verbose)
+
+    from pi_daemon.trust.consoles import is_initialised
+
+    folder = decided.state_dir
+    admits = pair or is_initialised(folder)
+    # The other commands look into the default files, and not into one that is named here.
+    own_dir = state_dir or (str(folder) if config else None)
+    how_to_pair = command_line("pair", worker_name, own_dir)
+    settings = settings_of(decided, _safe_host(decided.config.host, admits))
+    _run(settings, folder, _Doorkeeping(admits, pair, how_to_pair))
 
 
-def _run(settings: Settings, state_dir: str | None, capabilities: Capabilities) -> None:
-    from pi_daemon.data_store import DataStoreError, open_data_store
-    from pi_daemon.describing import UnusableDataError
+@dataclass(frozen=True, slots=True)
+class _Doorkeeping:
+    admits: bool
+    """Only consoles that are paired; otherwise anybody on this machine."""
+    pairs: bool
+    """One, as soon as it listens."""
+    how_to_pair: str
+    """The command that lets another one pair."""
+
+
+def _run(settings: Settings, folder: Path, door: _Doorkeeping) -> None:
     from pi_daemon.identity import IdentityError, open_identity
-    from pi_daemon.paths import UnsafePathError, default_state_dir
+    from pi_daemon.paths import UnsafePathError
     from pi_daemon.protocol.limits import MIN_PROTO, PROTO
     from pi_daemon.protocol.messages import Hello
+    from pi_daemon.server.data_store import DataStoreError, open_data_store
+    from pi_daemon.server.describing import UnusableDataError
+    from pi_daemon.server.gate import open_gate
+    from pi_daemon.server.server import Server
 
-    folder = Path(state_dir) if state_dir else default_state_dir(settings.worker_name)
     try:
         with ExitStack() as held:
             identity = held.enter_context(open_identity(folder))
+            gate = None
+            if door.admits:
+                gate = open_gate(folder, identity.keys, settings.worker_name)
             store = None
             if settings.accept_dir is not None:
                 store = held.enter_context(
@@ -155,10 +189,11 @@ def _run(settings: Settings, state_dir: str | None, capabilities: Capabilities) 
                 name=settings.worker_name,
                 boot_id=uuid.uuid4().hex,
                 build=_build(),
-                capabilities=capabilities,
+                capabilities=_capabilities(settings),
                 datasets=_described(settings, store),
             )
-            asyncio.run(_serve(settings, identity, hello, store))
+            server = Server(settings, identity, hello, store, gate)
+            asyncio.run(_serve(server, hello, gate, door))
     except (IdentityError, UnsafePathError, UnusableDataError, DataStoreError) as error:
         refuse(str(error))
     except OSError as error:
@@ -170,10 +205,10 @@ def _run(settings: Settings, state_dir: str | None, capabilities: Capabilities) 
         refuse(str(error))
 
 
-async def _serve(
-    settings: Settings, identity: Identity, hello: Hello, store: DataStore | None
-) -> None:
-    from pi_daemon.server import Server
+async def _serve(server: Server, hello: Hello, gate: Gate | None, door: _Doorkeeping) -> None:
+    from pi_daemon.discovery import reachable_address
+    from pi_daemon.protocol.pairing import ConsoleRole
+    from pi_daemon.server.gate import names_of
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -184,13 +219,25 @@ async def _serve(
     def on_listening(address: str, port: int) -> None:
         shown = f"[{address}]" if ":" in address else address
         print(
-            f"pi-daemon {clean(hello.name, 64)} ({identity.short_id}) listens on ws://{shown}:{port}, "
+            f"pi-daemon {clean(hello.name, 64)} ({hello.id[:7]}) listens on "
+            f"{'wss' if gate else 'ws'}://{shown}:{port}, "
             + (f"datasets: {held}" if held else "no dataset"),
             file=sys.stderr,
             flush=True,
         )
+        if gate is not None:
+            shown = names_of([console.name for console in gate.consoles])
+            hint = "" if door.pairs else f"; to pair a console: {clean(door.how_to_pair)}"
+            print(
+                f"pi-daemon: paired with {shown or 'nobody yet'}{hint}",
+                file=sys.stderr,
+                flush=True,
+            )
+            if door.pairs:
+                host = reachable_address(address)
+                show_join_string(gate.invite(host, port, ConsoleRole.OPERATOR))
 
-    await Server(settings, identity, hello, store).run(stop, on_listening)
+    await server.run(stop, on_listening)
 
 
 def _set_up_logging(verbose: bool) -> None:
@@ -199,34 +246,29 @@ def _set_up_logging(verbose: bool) -> None:
         format="%(asctime)s %(levelname)s %(message)s",
         stream=sys.stderr,
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(FloodFilter())
     # Each stray connection would log a stack trace.
     logging.getLogger("pi_daemon.websockets").setLevel(logging.CRITICAL)
     for library in ("asyncio", "zeroconf"):
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
-def _require_safe_host(host: str, insecure: bool) -> None:
+def _safe_host(host: str | None, admits: bool) -> str:
+    """Where to listen: beyond this machine only where consoles have to be paired."""
+    if host is None:
+        return "0.0.0.0" if admits else "127.0.0.1"
     try:
         is_loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
         refuse(f"--host {host}: expected an IP address, such as 127.0.0.1 or 0.0.0.0")
-    if is_loopback:
-        return
-    if not insecure:
+    if not (admits or is_loopback):
         refuse(
             f"--host {host} would let anybody on the network train on this device's data and read "
-            "what comes of it: add --insecure if that is what you want"
+            "what comes of it: run `pi-daemon init` first with the same --id or --state-dir, or add "
+            "--pair; then only consoles that you pair get in"
         )
-    logging.warning(
-        "INSECURE: anybody who reaches %s can steer this device and read its updates", host
-    )
-
-
-def _name(worker_name: str) -> str:
-    name = worker_name or platform.node() or "worker"
-    if len(name) > MAX_NAME:
-        refuse(f"--id has {len(name)} characters, at most {MAX_NAME} are allowed")
-    return name
+    return host
 
 
 def _sources(datasets: list[str]) -> dict[str, str]:
@@ -243,7 +285,7 @@ def _sources(datasets: list[str]) -> dict[str, str]:
 
 def _described(settings: Settings, store: DataStore | None) -> tuple[DatasetCard, ...]:
     """The cards of the owner's datasets and of those that were dealt."""
-    from pi_daemon.describing import describe
+    from pi_daemon.server.describing import describe
 
     own = describe(settings.sources, settings.shard, settings.shares_labels)
     dealt = store.cards() if store else ()
@@ -255,9 +297,9 @@ def _described(settings: Settings, store: DataStore | None) -> tuple[DatasetCard
     return own + dealt
 
 
-def _capabilities(
-    memory_bytes: int, max_model_bytes: int | None, max_data_bytes: int
-) -> Capabilities:
+def _capabilities(settings: Settings) -> Capabilities:
+    import psutil
+
     from pi_daemon.protocol.messages import Capabilities
     from pi_daemon.protocol.operators import OPERATORS_DIGEST
 
@@ -265,14 +307,15 @@ def _capabilities(
         torch = version("torch")
     except PackageNotFoundError:
         torch = None
+    memory_bytes = psutil.virtual_memory().total
     return Capabilities(
         torch=torch,
         operators=OPERATORS_DIGEST if torch else None,
         machine=platform.machine(),
         num_cpus=os.cpu_count() or 1,
         memory_bytes=memory_bytes,
-        max_model_bytes=max_model_bytes or min(MAX_MODEL_BYTES, memory_bytes // 4),
-        max_data_bytes=max_data_bytes,
+        max_model_bytes=settings.max_model_bytes or min(MAX_MODEL_BYTES, memory_bytes // 4),
+        max_data_bytes=settings.max_data_bytes,
     )
 
 

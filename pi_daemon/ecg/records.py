@@ -70,6 +70,8 @@ def record_names(folder: Path, wanted: tuple[str, ...] = ()) -> list[str]:
         OSError: the folder cannot be read.
     """
     _wfdb()
+    if not folder.is_dir():
+        raise RecordError(f"{folder} is no folder: name the one that holds the records")
     names = sorted(
         (path.stem for path in folder.glob("*.hea")),
         key=lambda name: (not name.isdecimal(), len(name), name),

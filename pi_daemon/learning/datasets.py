@@ -24,8 +24,8 @@ import numpy.typing as npt
 from pi_daemon.ecg.heartbeat_csv import read_csv
 from pi_daemon.ecg.records import RecordError, joined, read_beats, record_names
 from pi_daemon.learning.digits import load_digits_split
-from pi_daemon.learning.idx import read_idx_pair
-from pi_daemon.protocol.limits import MAX_CLASSES
+from pi_daemon.learning.idx import DEFLATE_MAX_RATIO, read_idx_pair
+from pi_daemon.protocol.limits import MAX_CLASSES, MAX_DIMENSIONS
 from pi_daemon.protocol.messages import DatasetCard
 
 SAMPLE_DTYPES: Final = {
@@ -177,6 +177,12 @@ def _checked(x: Array, y: Array, record: Array | None) -> Arrays:
         )
     if len(x) == 0:
         raise DatasetError("it holds no examples")
+    if x.size == 0 or y.size == 0:
+        raise DatasetError(f"its {len(x)} examples hold no values: expected samples with some")
+    if max(x.ndim, y.ndim) > 1 + MAX_DIMENSIONS:
+        raise DatasetError(
+            f"x has {x.ndim} and y {y.ndim} dimensions, at most {1 + MAX_DIMENSIONS} are allowed"
+        )
     if x.dtype.name not in SAMPLE_DTYPES:
         raise DatasetError(f"x has dtype {x.dtype}, expected one of {', '.join(SAMPLE_DTYPES)}")
     _require_finite(x)
@@ -223,15 +229,22 @@ def _read_wfdb(folder: Path) -> tuple[Array, Array, Array]:
 
 
 def _read_npz(path: Path) -> tuple[Array, Array, Array | None]:
-    with zipfile.ZipFile(path) as archive:
-        has_record = "record.npy" in archive.namelist()
-        for name in ("x", "y", *(["record"] if has_record else [])):
-            _require_npy_fits(archive, name)
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays["x"], arrays["y"], arrays["record"] if has_record else None
+    try:
+        most_bytes = path.stat().st_size * DEFLATE_MAX_RATIO
+        with zipfile.ZipFile(path) as archive:
+            has_record = "record.npy" in archive.namelist()
+            for name in ("x", "y", *(["record"] if has_record else [])):
+                _require_npy_fits(archive, name, most_bytes)
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays["x"], arrays["y"], arrays["record"] if has_record else None
+    except (DatasetError, MemoryError, OSError, ValueError, EOFError, zipfile.BadZipFile):
+        raise
+    # Whatever else a damaged archive makes zipfile and NumPy stumble over.
+    except Exception as error:
+        raise DatasetError(f"it is damaged ({type(error).__name__}: {error})") from error
 
 
-def _require_npy_fits(archive: zipfile.ZipFile, name: str) -> None:
+def _require_npy_fits(archive: zipfile.ZipFile, name: str, most_bytes: int) -> None:
     """Read the header alone: NumPy would allocate whatever it says."""
     try:
         info = archive.getinfo(f"{name}.npy")
@@ -245,13 +258,18 @@ def _require_npy_fits(archive: zipfile.ZipFile, name: str) -> None:
             if version == (1, 0)
             else np.lib.format.read_array_header_2_0
         )
-        shape, _, dtype = read_header(file)
+        try:
+            shape, _, dtype = read_header(file)
+        except (MemoryError, RecursionError):  # Python's parser, over thousands of signs
+            raise DatasetError(f"{name} has a header that cannot be read") from None
         found = info.file_size - file.tell()
     if dtype.hasobject:
         raise DatasetError(f"{name} holds Python objects, which are not read: save plain numbers")
     expected = math.prod(shape) * dtype.itemsize
     if expected != found:
         raise DatasetError(f"{name} should have {expected} bytes and has {found}: it is damaged")
+    if expected > most_bytes:
+        raise DatasetError(f"{name} claims {expected} bytes, which the file is too small to hold")
     _require_memory(expected)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -46,7 +47,10 @@ def read_model(path: str, model_id: str, graphs: ModelGraphs) -> Model:
         raise Refusal(
             RefusalCode.BAD_MODEL, f"the model is {found[:12]}..., expected {model_id[:12]}..."
         )
-    loaded = load_file(path)
+    try:
+        loaded = load_file(path)
+    except SafetensorError as error:
+        raise Refusal(RefusalCode.BAD_MODEL, f"model: {error}") from error
     parameters = {spec.name: loaded.pop(spec.name) for spec in graphs.parameters}
     return Model(parameters, loaded)
 

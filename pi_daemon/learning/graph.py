@@ -154,6 +154,8 @@ class CompiledGraph:
         # Batch norm's counter is the one foreign tensor that may be written (`check_graphs`).
         is_inplace = node.operator in INPLACE and isinstance(node.args[0], NodeRef)
         function = _function(node.operator)
+        if isinstance(function, torch._ops.OpOverload):
+            _require_kinds(node, function)
         yield _Step(node.name, node.operator, function, args, kwargs, result, is_inplace, ())
 
     def _new_slot(self, value: Any) -> int:
@@ -209,6 +211,33 @@ def _function(name: str) -> Callable[..., Any]:
     _, packet, overload = name.split(".")
     function: Callable[..., Any] = getattr(getattr(torch.ops.aten, packet), overload)
     return function
+
+
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "ScalarType": DType,
+    "Device": Device,
+    "MemoryFormat": MemoryFormat,
+    "Layout": (),
+    "Generator": (),
+}
+"""What stands for these in a graph. Torch also takes numbers for them, and words for a device: a graph
+would reach quantized and sparse tensors so, and memory that is not bounded."""
+
+
+def _require_kinds(node: Node, function: torch._ops.OpOverload) -> None:
+    """Check the arguments that are neither tensors nor numbers.
+
+    Raises:
+        GraphError: one is something else than its kind.
+    """
+    known = {argument.name: argument for argument in function._schema.arguments}
+    given = [*zip(known.values(), node.args, strict=False)]
+    given += [(known[name], value) for name, value in node.kwargs.items() if name in known]
+    for argument, value in given:
+        kind = str(argument.real_type).removeprefix("Optional[").removesuffix("]")
+        if kind in _KINDS and value is not None and not isinstance(value, _KINDS[kind]):
+            reason = f"node {node.name} ({node.operator}) has a {argument.name} that is none"
+            raise GraphError(reason, node.name)
 
 
 def _getitem(results: Any, index: Any) -> Any:

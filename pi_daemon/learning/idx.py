@@ -5,14 +5,17 @@ from __future__ import annotations
 import gzip
 import math
 import struct
+import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_DEFLATE_MAX_RATIO = 1032
+DEFLATE_MAX_RATIO: Final = 1032
+"""Bytes that one compressed byte can become at most."""
+_MAX_DIMENSIONS: Final = 8
 
 
 class IdxError(ValueError):
@@ -31,10 +34,10 @@ def read_idx(path: Path) -> NDArray[Any]:
         num_bytes = path.stat().st_size
         if path.suffix == ".gz":
             with gzip.open(path) as file:
-                return _read(file, path, num_bytes * _DEFLATE_MAX_RATIO)
+                return _read(file, path, num_bytes * DEFLATE_MAX_RATIO)
         with path.open("rb") as file:
             return _read(file, path, num_bytes)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise IdxError(f"{path} cannot be read: {error}") from error
 
 
@@ -69,8 +72,12 @@ def _read(file: BinaryIO | gzip.GzipFile, path: Path, most_bytes: int) -> NDArra
     sizes = file.read(4 * num_dimensions)
     if len(sizes) < 4 * num_dimensions:
         raise IdxError(f"{path} ends within its header")
+    if num_dimensions > _MAX_DIMENSIONS:
+        raise IdxError(f"{path} claims {num_dimensions} dimensions, at most 8 are read")
     shape = struct.unpack(f">{num_dimensions}I", sizes)
     num_bytes = math.prod(shape) * dtype.itemsize
+    if num_bytes == 0:
+        raise IdxError(f"{path} holds no elements")
     if num_bytes > most_bytes:
         raise IdxError(
             f"{path} claims {num_bytes} bytes of elements, which it is too small to hold"

@@ -55,6 +55,7 @@ class _Request(msgspec.Struct, frozen=True):
     graphs: ModelGraphs
     optimizer: OptimizerSpec
     batch_sizes: tuple[int, ...]
+    num_holdout: int
     limit_bytes: int
 
 
@@ -79,14 +80,16 @@ class Trials:
         graphs: ModelGraphs,
         optimizer: OptimizerSpec,
         batch_sizes: AbstractSet[int],
+        num_holdout: int,
         limit_bytes: int,
     ) -> Needs:
-        """Run the graphs on batches of these sizes.
+        """Train on batches of these sizes, evaluate on those that so many examples make.
 
         Raises:
             Refusal: they do not run, or do not fit into `limit_bytes`.
         """
-        request = _Request(graphs, optimizer, tuple(sorted(batch_sizes)), limit_bytes)
+        sizes = tuple(sorted(batch_sizes))
+        request = _Request(graphs, optimizer, sizes, num_holdout, limit_bytes)
         try:
             self._connection.send_bytes(msgspec.msgpack.encode(request))
             answer: Needs | _Refused = _answer_decoder.decode(self._connection.recv_bytes())
@@ -193,7 +196,9 @@ def _try(request: _Request) -> Needs | _Refused:
         )
         for size in EVALUATION_BATCH_SIZES:
             try:
-                evaluation_peak_bytes(graphs, size, limit_bytes)
+                # Each that will run: a graph can make its sizes depend on the batch in any way.
+                for num_samples in _evaluated_at_once(request.num_holdout, size):
+                    evaluation_peak_bytes(graphs, num_samples, limit_bytes)
             except GraphTooLargeError:
                 continue
             return Needs(memory_bytes, size)
@@ -202,3 +207,8 @@ def _try(request: _Request) -> Needs | _Refused:
         return _Refused(RefusalCode.TOO_LARGE, str(error))
     except (GraphError, GraphRunError) as error:
         return _Refused(RefusalCode.BAD_GRAPH, str(error))
+
+
+def _evaluated_at_once(num_holdout: int, size: int) -> AbstractSet[int]:
+    """The numbers of examples in the batches of an evaluation; of some evaluation, if there is none."""
+    return {min(size, num_holdout), num_holdout % size} - {0} or {size}

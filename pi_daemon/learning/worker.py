@@ -24,7 +24,7 @@ from pi_daemon.protocol.graphs import (
     decode_graphs,
 )
 from pi_daemon.protocol.messages import Cursor, RefusalCode
-from pi_daemon.trainer_pipe import WorkerSpec
+from pi_daemon.trainer.pipe import WorkerSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,8 @@ class _Shared:
     sources: dict[str, Arrays] = field(default_factory=dict)
     programs: dict[str, Programs] = field(default_factory=dict)
     """By the graphs' hash."""
-    needs: dict[Effort, Needs] = field(default_factory=dict)
+    needs: dict[tuple[Effort, int], Needs] = field(default_factory=dict)
+    """By the effort of training and the number of examples held out."""
     batch_seconds: dict[Effort, float] = field(default_factory=dict)
     model: tuple[tuple[str, str], Model] | None = None
     """The newest one, after its id and its graphs' hash."""
@@ -163,7 +164,8 @@ class Workshop:
             )
         x, y = torch.from_numpy(shard.x), torch.from_numpy(shard.y)
         training = Examples(x, y, training_rows)
-        needs = self._needs(programs.graphs, _effort(spec, len(training_rows)))
+        effort = _effort(spec, len(training_rows))
+        needs = self._needs(programs.graphs, effort, len(holdout_rows))
         return PreparedWorker(spec, programs, training, Examples(x, y, holdout_rows), needs)
 
     def _shard(self, spec: WorkerSpec) -> Arrays:
@@ -195,12 +197,12 @@ class Workshop:
         self._shared.programs[spec.graphs_sha256] = programs
         return programs
 
-    def _needs(self, graphs: ModelGraphs, effort: Effort) -> Needs:
-        needs = self._shared.needs.get(effort)
+    def _needs(self, graphs: ModelGraphs, effort: Effort, num_holdout: int) -> Needs:
+        needs = self._shared.needs.get((effort, num_holdout))
         if needs is None:
             _, optimizer, sizes = effort
-            needs = self._trials.run(graphs, optimizer, sizes, self._max_memory_bytes)
-            self._shared.needs[effort] = needs
+            needs = self._trials.run(graphs, optimizer, sizes, num_holdout, self._max_memory_bytes)
+            self._shared.needs[effort, num_holdout] = needs
         return needs
 
 

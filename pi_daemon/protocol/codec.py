@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from pi_daemon.protocol.errors import FrameError, TransferError
+from pi_daemon.protocol.errors import UNREADABLE, FrameError, TransferError
 from pi_daemon.protocol.limits import CHUNK_BYTES, MAX_FRAME_BYTES, MAX_TRANSFERS, MIN_PROTO, PROTO
 from pi_daemon.protocol.messages import Blob, FromConsole, FromDaemon, Hello
 
@@ -70,12 +70,12 @@ def _decode(
         # The decoder stopped at the type: what follows may be malformed still.
         try:
             name = _tag.decode(frame).type
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             raise FrameError(f"not a message: {error}") from error
         if name not in known:
             return Unknown(name[:64])
         raise FrameError(f"{name}: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise FrameError(f"not a JSON message: {error}") from error
 
 

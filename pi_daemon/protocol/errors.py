@@ -8,6 +8,13 @@ ProtocolError
 
 from __future__ import annotations
 
+from typing import Final
+
+import msgspec
+
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that do not hold what they should."""
+
 
 class ProtocolError(ValueError):
     """The peer broke the protocol; the message says how. The link is closed with 4400."""

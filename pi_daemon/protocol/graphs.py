@@ -13,9 +13,11 @@ from typing import Literal
 
 import msgspec
 
+from pi_daemon.protocol.errors import UNREADABLE
 from pi_daemon.protocol.limits import MAX_DIMENSIONS, MAX_GRAPHS_BYTES, MAX_TENSORS
 from pi_daemon.protocol.operators import (
     BATCH_NORM,
+    BUILTINS,
     COUNT,
     EMBEDDING_BAGS,
     INPLACE,
@@ -193,7 +195,7 @@ def decode_graphs(content: bytes) -> ModelGraphs:
         raise GraphError(f"the graphs have {len(content)} bytes, at most {MAX_GRAPHS_BYTES} travel")
     try:
         graphs = msgspec.json.decode(content, type=ModelGraphs)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except UNREADABLE as error:
         raise GraphError(f"the graphs are malformed: {error}") from error
     check_graphs(graphs)
     return graphs
@@ -274,10 +276,18 @@ def _check_nodes(graph: Graph, tensors: AbstractSet[str]) -> None:
             )
         if node.name in earlier:
             raise GraphError(f"two nodes are called {node.name}", node.name)
+        if node.operator in BUILTINS and node.kwargs:
+            raise _refusal(node, "takes its arguments by position")
+        for argument in (*node.args, *node.kwargs.values()):
+            if isinstance(argument, tuple) and len(argument) > MAX_NODES:
+                # Torch takes minutes over a shape of a million dimensions.
+                raise _refusal(node, f"has a list of {len(argument)}, at most {MAX_NODES} allowed")
         for value in _scalars(node):
             match value:
                 case NodeRef(name) if name not in earlier:
                     raise _refusal(node, f"uses {name!a}, which no earlier node computes")
+                case NodeRef(name) if earlier[name] in EMBEDDING_BAGS and not _takes_first(node):
+                    raise _refusal(node, "reads what an embedding bag keeps for itself")
                 case StateRef(name) if name not in tensors:
                     raise _refusal(node, f"uses {name!a}, which is no parameter and no buffer")
                 case DType(code) if code not in DTYPE_BYTES:
@@ -287,14 +297,14 @@ def _check_nodes(graph: Graph, tensors: AbstractSet[str]) -> None:
         # A device in words would let a graph allocate where memory is not yet bounded.
         if not isinstance(node.kwargs.get("device"), Device | None):
             raise _refusal(node, "names a device; only wherever it runs is allowed")
-        match node:
-            case Node(operator="getitem", args=(NodeRef(source), index)):
-                if earlier[source] in EMBEDDING_BAGS and index != 0:
-                    raise _refusal(node, "reads what an embedding bag keeps for itself")
         earlier[node.name] = node.operator
     for name in (graph.loss, graph.output):
         if name not in earlier:
             raise GraphError(f"the graph returns {name!a}, which no node computes")
+
+
+def _takes_first(node: Node) -> bool:
+    return node.operator == "getitem" and node.args[1:] == (0,)
 
 
 def _scalars(node: Node) -> Iterator[Scalar]:

@@ -209,6 +209,8 @@ class Refused(Struct, frozen=True, tag="refused"):
     cmd_id: Name
     code: RefusalCode
     reason: Text
+    limit: Name | None = None
+    """The bound of the device's owner that it would be over: its key in the daemon's configuration."""
 
 
 class Prepared(Struct, frozen=True, tag="run.prepared"):
@@ -320,6 +322,10 @@ class Telemetry(Struct, frozen=True, tag="telemetry"):
     disk_free_bytes: Count
     load: float | None
     """Run queue, mean of one minute."""
+    swap_bytes: Count | None = None
+    """In use."""
+    clock: Annotated[float, Meta(ge=0, le=1e12)] | None = None
+    """Of its wall, in seconds since 1970. Nothing may depend on it: it is told to be compared."""
 
 
 class Log(Struct, frozen=True, tag="log"):

@@ -9,12 +9,16 @@ from typing import Any
 import msgspec
 
 from pi_daemon.protocol.messages import FromConsole, FromDaemon
+from pi_daemon.protocol.pairing import Pair, Paired
 
 
 def schemas() -> dict[str, Any]:
-    """One JSON Schema (2020-12): `from_console` and `from_daemon` under `$defs`, and each message."""
-    (console, daemon), components = msgspec.json.schema_components(
-        (FromConsole, FromDaemon), ref_template="#/$defs/{name}"
+    """One JSON Schema (2020-12): `from_console` and `from_daemon` under `$defs`, and each message.
+
+    Those of pairing are in neither.
+    """
+    (console, daemon, *_), components = msgspec.json.schema_components(
+        (FromConsole, FromDaemon, Pair, Paired), ref_template="#/$defs/{name}"
     )
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from pi_daemon.protocol.errors import TensorError
+from pi_daemon.protocol.errors import UNREADABLE, TensorError
 from pi_daemon.protocol.limits import MAX_DIMENSIONS, MAX_TENSOR_HEADER_BYTES, MAX_TENSORS
 
 DTYPE_BYTES: Final[Mapping[str, int]] = {
@@ -93,7 +93,7 @@ def read_table(data: bytes | memoryview, size: int | None = None) -> TensorTable
         if len(raw) > MAX_TENSORS:
             raise TensorError(f"{len(raw)} tensors, at most {MAX_TENSORS} allowed")
         entries = {name: _entry_decoder.decode(entry) for name, entry in raw.items()}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise TensorError(f"tensor header is malformed: {error}") from error
 
     specs: dict[str, TensorSpec] = {}

@@ -39,6 +39,12 @@ class Device:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Of its newest process, alive or not."""
+        assert self._process is not None
+        return self._process.pid
+
     async def start(self) -> None:
         """Returns before it listens."""
         self._listens = asyncio.Event()

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.campaign import Victim, run_campaign
+from tests.chaos.campaign import run_campaign
+from tests.chaos.kills import Victim
 from tests.support.places import redirect
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_whatever_is_killed_the_run_completes_and_nothing_is_lost_or_counted_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

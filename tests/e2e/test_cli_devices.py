@@ -82,6 +82,7 @@ async def test_a_daemon_is_heard_on_mdns(place: Path) -> None:
     except OSError as error:
         pytest.skip(f"this machine has no multicast: {error}")
     arguments = ["--id", "앨리스", "--port", "0", "--state-dir", str(place / "state")]
+    arguments += ["--host", "127.0.0.1", "--pair"]
     main = "from pi_daemon.cli.main import main; main()"
     daemon = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", main, *arguments), stderr=asyncio.subprocess.PIPE

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -115,6 +116,21 @@ def test_the_first_ctrl_c_aborts_and_the_run_says_so() -> None:
     assert Path(lines[-1]["model_path"]).is_file()
 
 
+def test_usr1_says_where_the_run_stands_and_the_run_goes_on() -> None:
+    with started(*ENDLESS, "--json") as process:
+        read_until(process, "round.finished")
+        process.send_signal(signal.SIGUSR1)
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        assert said.startswith(f"run {only_run()}: round ")
+        assert said.count("\n") == 1
+        assert " of 100000, alice" in said
+        read_until(process, "round.finished")
+        process.send_signal(signal.SIGINT)
+        rest_of(process)
+    assert process.returncode == 6
+
+
 def test_the_second_ctrl_c_ends_at_once_even_when_the_engine_is_stuck() -> None:
     with started(*ENDLESS, "--json") as process:
         read_until(process, "run.created")
@@ -130,7 +146,11 @@ def test_the_second_ctrl_c_ends_at_once_even_when_the_engine_is_stuck() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["TERM", "HUP"]
+    ("number", "exit_code"),
+    [
+        pytest.param(signal.SIGTERM, 143, id="TERM"),
+        pytest.param(signal.SIGHUP, 129, id="HUP", marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_to_the_front_end_aborts_the_run(number: signal.Signals, exit_code: int) -> None:
     with started(*ENDLESS, "--json") as process:
@@ -169,6 +189,18 @@ def test_a_run_that_takes_too_long_is_aborted() -> None:
     done = fedconsole("run", *ENDLESS, "--json", "--timeout", "1")
     assert done.returncode == 124, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["outcome"] == "aborted"
+
+
+def test_an_abort_does_not_wait_for_a_task_that_takes_long_to_capture() -> None:
+    Path("slow.py").write_text(
+        EXAMPLE.read_text()
+        + "\nimport sys, time\n"
+        + 'if "fedconsole.engine" in sys.orig_argv:\n    time.sleep(600)\n'
+    )
+    done = fedconsole("run", "--task", "slow.py", *QUICK, "--json", "--timeout", "1")
+    assert done.returncode == 124, done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["outcome"], last["rounds"]) == ("aborted", 0)
 
 
 def test_a_reader_that_leaves_does_not_end_the_run() -> None:
@@ -233,6 +265,17 @@ def test_a_dry_run_without_the_worker_means_no_quorum() -> None:
     assert history.run_ids() == []
 
 
+@pytest.mark.slow
+async def test_a_dry_run_says_what_speaks_against_a_device_that_is_ready(place: Path) -> None:
+    async with daemon(place, "--dataset", "digits=sample", name="alice") as alice:
+        worker = f"--worker=127.0.0.1:{alice.port}"
+        done = await asyncio.to_thread(fedconsole, "run", "--dry-run", "--json", worker)
+    (ready,) = (told for told in map(json.loads, done.stdout.splitlines()) if "worries" in told)
+    # It has this machine's clock; whether that is hot, or its disk full, is not known here.
+    assert not [worry for worry in ready["worries"] if "clock" in worry]
+
+
+@pytest.mark.slow
 async def test_all_leaves_out_a_device_without_the_dataset_and_a_named_one_is_refused(
     place: Path,
 ) -> None:
@@ -297,4 +340,5 @@ def test_on_a_terminal_bars_are_drawn_and_the_last_words_stay() -> None:
     text = shown.decode()
     assert "rounds" in text
     assert "2/2" in text
-    assert "completed: 2 rounds" in text.rsplit("\x1b[", 1)[-1]
+    uncoloured = re.sub(r"\x1b\[[\d;]*m", "", text)
+    assert "completed: 2 rounds" in uncoloured.rsplit("\x1b[", 1)[-1]

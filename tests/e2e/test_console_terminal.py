@@ -17,6 +17,7 @@ from fedconsole import history
 from fedconsole.engine.control import ControlLink
 from fedconsole.engine.launch import new_run_id, start_engine
 from fedconsole.fleet.local import local_daemons
+from tests.e2e.test_cli_run import engine_pid
 from tests.support.places import redirect
 from tests.support.runs import digits_plan
 from tests.support.terminal import Terminal, terminal
@@ -68,6 +69,36 @@ async def test_ctrl_c_leaves_at_once_and_the_run_goes_on() -> None:
         opened.press("ctrl+c")
         assert await opened.ended() == 130
         assert history.is_running(run)
+
+
+async def test_three_ctrl_c_on_the_screen_give_the_terminal_back() -> None:
+    async with terminal() as opened:
+        await opened.shows("fedconsole", "Fleet")
+        assert opened.modes != opened.first_modes
+        opened.press("ctrl+c", "ctrl+c", "ctrl+c")
+        assert await opened.ended() == 130
+        opened.take()
+        for sequence in GIVEN_BACK:
+            assert sequence in opened.output
+        assert opened.modes == opened.first_modes
+        assert b"Traceback" not in opened.output
+
+
+async def test_the_third_ctrl_c_of_a_headless_run_gives_the_terminal_back() -> None:
+    async with terminal("run", "--headless", "--virtual", "1", "--rounds", "100000") as opened:
+        await opened.shows("/100000")
+        engine = engine_pid(the_only_run())
+        # It does not answer: the second Ctrl-C takes 2 s to end it, and the third comes in between.
+        os.kill(engine, signal.SIGSTOP)
+        opened.press("ctrl+c")
+        await opened.shows("aborting")
+        opened.press("ctrl+c", "ctrl+c")
+        assert await opened.ended() == 6
+        opened.take()
+        assert opened.modes == opened.first_modes
+        assert opened.output.rfind(b"\x1b[?25h") >= opened.output.rfind(b"\x1b[?25l")
+        assert b"Traceback" not in opened.output
+    assert not Path(f"/proc/{engine}").exists()
 
 
 async def test_a_killed_console_leaves_the_run_going_and_attach_shows_it() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from fedconsole.cli.main import carry_out
 from pi_daemon.protocol.limits import CHUNK_BYTES
-from tests.support.daemons import DaemonProcess, daemon
+from tests.support.daemons import RUNTIME, DaemonProcess, daemon
 from tests.support.links import open_link
 from tests.support.places import redirect
 from tests.support.relay import relay
@@ -31,8 +32,8 @@ NUM_BYTES = 12_000_000
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     redirect(tmp_path, monkeypatch)
     # The daemons of this test are found in the registry of the place, and no others.
-    (tmp_path / "runtime").mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    (tmp_path / RUNTIME).mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / RUNTIME))
     return tmp_path
 
 
@@ -188,8 +189,16 @@ async def test_a_killed_daemon_is_waited_for(place: Path, source: str, capsys: C
 
 
 async def test_a_killed_deal_is_taken_up_by_the_next(
-    alice: DaemonProcess, place: Path, source: str, capsys: Capture
+    alice: DaemonProcess,
+    place: Path,
+    source: str,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    shards = place / "shards"
+    shards.mkdir()
+    monkeypatch.setenv("TMPDIR", str(shards))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # asked for once in a process
     async with relay(alice.port) as between:
         between.limits, between.cuts = [1 << 20, 8_000_000], False
         process = await asyncio.create_subprocess_exec(
@@ -198,10 +207,14 @@ async def test_a_killed_deal_is_taken_up_by_the_next(
             stderr=asyncio.subprocess.DEVNULL,
         )
         await part_of(place, alice.port, 7_000_000)
+        # Another one leaves the shards alone that this one sends.
+        assert (await answer(capsys, source, "--dry-run", *address(alice.port)))[0] == 0
+        assert len(list(shards.iterdir())) == 1
         process.kill()
         await process.wait()
     exit_code, [row], _ = await answer(capsys, source, *address(alice.port))
     assert (exit_code, row["outcome"], row["reason"]) == (0, "stored", "")
+    assert not list(shards.iterdir())
     assert row["bytes_sent"] < row["bytes"] - 7_000_000 + CHUNK_BYTES
 
 
@@ -228,6 +241,7 @@ async def test_a_deal_that_cannot_be_is_refused_in_one_line(
 DATA = Path(os.environ.get("FEDCONSOLE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "mnist").is_dir(), reason="MNIST is not here (FEDCONSOLE_DATA)")
 async def test_mnist_is_dealt_and_trained_on_as_the_old_guide_did(
     place: Path, capsys: Capture

@@ -91,6 +91,7 @@ def test_holdouts_are_evaluated_on_the_workers(plain: FinishedRun) -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_daemons_and_virtual_workers_with_the_same_shards_give_the_same_model() -> None:
     async with local_daemons(3) as addresses:
         devices = await carry(digits_plan(virtual=0, workers=tuple(addresses)))
@@ -154,6 +155,7 @@ async def test_abort_works_before_the_task_is_captured() -> None:
     assert (run.exit_code, run.last["outcome"], run.last["rounds"]) == (6, "aborted", 0)
 
 
+@pytest.mark.slow
 async def test_pausing_and_resuming_does_not_change_the_model() -> None:
     def pause_at_the_first_losses(line: Line) -> str | None:
         if line["type"] == "worker.batches" and (line["worker"], line["first"]) == ("alice", 0):
@@ -167,6 +169,7 @@ async def test_pausing_and_resuming_does_not_change_the_model() -> None:
     assert paused.model_id == plain.model_id
 
 
+@pytest.mark.slow
 async def test_a_run_goes_on_from_the_model_of_an_earlier_one(
     plain: FinishedRun, tmp_path: Path
 ) -> None:
@@ -178,6 +181,7 @@ async def test_a_run_goes_on_from_the_model_of_an_earlier_one(
     assert all(torch.allclose(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 async def test_the_metric_that_was_asked_for_stops_the_run() -> None:
     run = await carry(digits_plan(rounds=500, stop_at=("accuracy", 0.3)))
     assert (run.exit_code, run.last["outcome"]) == (0, "completed")
@@ -187,6 +191,7 @@ async def test_the_metric_that_was_asked_for_stops_the_run() -> None:
     assert all(value < 0.3 for value in values[:-1])
 
 
+@pytest.mark.slow
 async def test_a_dry_run_tries_every_worker_and_leaves_nothing() -> None:
     run = await carry(digits_plan(), dry_run=True)
     assert (run.exit_code, (paths.runs_dir() / run.run_id).exists()) == (0, False)

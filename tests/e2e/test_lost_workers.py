@@ -15,6 +15,8 @@ from tests.support.daemons import DaemonProcess, daemon
 from tests.support.places import redirect
 from tests.support.runs import carry, digits_plan
 
+pytestmark = pytest.mark.alone
+
 
 async def test_a_daemon_that_is_killed_and_comes_back_does_the_round_again_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -50,6 +52,7 @@ async def test_a_daemon_that_is_killed_and_comes_back_does_the_round_again_and_c
     assert disturbed.model_id == quiet.model_id
 
 
+@pytest.mark.slow
 async def test_a_round_goes_on_without_a_lost_worker_if_there_are_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

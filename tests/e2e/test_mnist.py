@@ -14,6 +14,7 @@ from tests.support.places import redirect
 DATA = Path(os.environ.get("FEDCONSOLE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "mnist").is_dir(), reason="MNIST is not here (FEDCONSOLE_DATA)")
 @pytest.mark.timeout(600)
 async def test_three_daemons_learn_on_mnist_what_plain_pytorch_learns(

@@ -67,6 +67,7 @@ async def test_a_worker_in_javascript_takes_part_in_rounds(
     assert all(torch.equal(after[name], before[name] / 4) for name in after)
 
 
+@pytest.mark.slow
 async def test_workers_in_two_languages_share_a_run(
     nora: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from fedconsole.engine.launch import new_run_id, start_engine, take_up_engine
 from fedconsole.engine.store import Line
 from fedconsole.errors import EngineCrashedError, FedconsoleError, RefusedError
 from fedconsole.fleet.local import local_daemons
-from tests.support.disks import small_disk
+from tests.support.disks import full, small_disk
 from tests.support.places import redirect
 from tests.support.runs import carry, digits_plan
 
@@ -73,10 +73,18 @@ MOMENTS: dict[str, Callable[[Line], bool]] = {
 
 
 @pytest.mark.timeout(300)
-async def test_a_killed_engine_changes_nothing_whenever_it_dies() -> None:
+@pytest.mark.parametrize(
+    "moments",
+    [
+        pytest.param(("one delivered",), id="updates"),
+        pytest.param(("between rounds",), id="rounds", marks=pytest.mark.slow),
+        pytest.param(("training", "tested"), id="training-and-tests", marks=pytest.mark.slow),
+    ],
+)
+async def test_a_killed_engine_changes_nothing_whenever_it_dies(moments: tuple[str, ...]) -> None:
     async with devices() as plan:
         undisturbed = await carry(plan)
-        for moment in MOMENTS.values():
+        for moment in map(MOMENTS.__getitem__, moments):
             run = new_run_id()
             await carry_until(run, plan, moment)
             assert outcome_of(run) == (history.RunState.CRASHED, None)
@@ -95,6 +103,7 @@ def outcome_of(run: str) -> tuple[history.RunState, str | None]:
     return summary.state, summary.model_id if has_ended else None
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_engines_and_devices_that_die_together_change_nothing() -> None:
     plan = digits_plan(virtual=3, rounds=4)
@@ -113,6 +122,7 @@ async def test_engines_and_devices_that_die_together_change_nothing() -> None:
     assert summary.model_id == undisturbed.model_id
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_an_update_that_is_damaged_on_disk_is_trained_again() -> None:
     plan = digits_plan(virtual=3, rounds=2)
@@ -150,6 +160,7 @@ async def test_a_run_that_has_ended_is_not_taken_up() -> None:
         take_up_engine(run.run_id)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_task_that_has_changed_is_refused_and_the_run_can_still_be_taken_up(
     tmp_path: Path,
@@ -180,6 +191,7 @@ async def test_two_engines_never_carry_one_run() -> None:
         await asyncio.to_thread(engine.wait)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_run_stands_still_while_its_disk_is_full_and_ends_with_the_same_model(
     tmp_path: Path,
@@ -195,9 +207,8 @@ async def test_a_run_stands_still_while_its_disk_is_full_and_ends_with_the_same_
                     async for line in link.events():
                         if line["type"] == "round.finished" and line["round"] == 2:
                             break
-                    filler = fill(disk)
-                    await until_refused(link)
-                    filler.unlink()
+                    with full(disk):
+                        await until_refused(link)
                     with suppress(FedconsoleError):
                         await link.request("resume")
                     seen = [line async for line in link.events()]
@@ -217,12 +228,3 @@ async def until_refused(link: ControlLink) -> None:
             except FedconsoleError as error:
                 if "disk is full" in str(error):
                     return
-
-
-def fill(disk: Path) -> Path:
-    """A file that takes all the room there is."""
-    path = disk / "filler"
-    with path.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    return path

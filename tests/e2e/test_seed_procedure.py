@@ -108,8 +108,10 @@ def model_id(parameters: Mapping[str, Tensor]) -> str:
 
 @pytest.mark.parametrize(
     ("federate_after_n_batches", "rounds"),
-    [(4, [4, 4, 2, 4, 4, 2]), (5, [5, 5, 5, 5])],
-    ids=["a short last round", "only full rounds"],
+    [
+        pytest.param(4, [4, 4, 2, 4, 4, 2], id="a short last round"),
+        pytest.param(5, [5, 5, 5, 5], id="only full rounds", marks=pytest.mark.slow),
+    ],
 )
 async def test_three_daemons_with_unequal_shards_follow_the_guide_to_the_last_bit(
     place: Path, federate_after_n_batches: int, rounds: list[int]
@@ -136,6 +138,7 @@ async def test_three_daemons_with_unequal_shards_follow_the_guide_to_the_last_bi
     require_same(found, expected)
 
 
+@pytest.mark.slow
 async def test_virtual_workers_follow_the_guide_to_the_last_bit(place: Path) -> None:
     settings = {"federate_after_n_batches": 3, "seed": 1}
     found = await fedconsole_run("--use_virtual", "--save_model", *as_options(settings))

@@ -42,6 +42,11 @@ def write_motion(file: Path, num_examples: int, seed: int) -> None:
     np.savez(file, x=x.astype(np.int16), y=y)
 
 
+def write_data(place: Path) -> None:
+    write_motion(place / "motion.npz", 900, seed=1)
+    write_motion(place / "motion-test.npz", 300, seed=2)
+
+
 async def run_program(*command: str) -> tuple[int, str]:
     """Exit code and stdout; stderr is the test's own."""
     process = await asyncio.create_subprocess_exec(
@@ -65,9 +70,9 @@ def layers(task: str) -> set[str]:
     return {type(module).__name__ for module in load_task(task).build().modules()}
 
 
+@pytest.mark.timeout(300)
 async def test_a_module_written_after_the_daemons_started_trains_on_them(place: Path) -> None:
-    write_motion(place / "motion.npz", 900, seed=1)
-    write_motion(place / "motion-test.npz", 300, seed=2)
+    write_data(place)
     async with AsyncExitStack() as stack:
         daemons = await two_daemons(stack, place)
         addresses = [f"--worker=127.0.0.1:{found.port}" for found in daemons]
@@ -82,7 +87,6 @@ async def test_a_module_written_after_the_daemons_started_trains_on_them(place: 
     assert (end["outcome"], end["reason"].split(":")[0]) == ("completed", "accuracy reached 0.97")
     assert {line["worker"] for line in lines if line["type"] == "worker.update"} == {"alice", "bob"}
     require_documented(lines)
-    await require_loadable(place)
     built_in = set[str]().union(*map(layers, BUILT_IN))
     assert {"BatchNorm1d", "GRU", "Dropout"} <= layers("motion.py") - built_in
 
@@ -100,8 +104,15 @@ def require_documented(lines: list[dict[str, object]]) -> None:
         assert found == documented[str(line["type"])] | of_classes, line
 
 
-async def require_loadable(place: Path) -> None:
-    """What docs/tasks.md says about taking the model, word by word; then from it a run goes on."""
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_its_model_is_taken_as_the_docs_say_and_a_run_goes_on_from_it(place: Path) -> None:
+    write_data(place)
+    (place / "motion.py").write_text(EXAMPLE.read_text())
+    command = (*FEDCONSOLE, "run", *OPTIONS, "--virtual", "2", "--json")
+    code, _ = await run_program(*command)
+    assert code == 0
+
     code, _ = await run_program(
         *FEDCONSOLE, "runs", "export", "latest", "--model", "motion.safetensors"
     )
@@ -109,8 +120,7 @@ async def require_loadable(place: Path) -> None:
     loading = code_block(ROOT / "docs" / "tasks.md", "python", 1)
     code, out = await run_program(sys.executable, "-c", loading + "print(net.gru.hidden_size)")
     assert (code, out) == (0, "32\n")
-    virtual = ("--virtual", "2", "--rounds", "1", "--init-from", "motion.safetensors", "--json")
-    code, out = await run_program(*FEDCONSOLE, "run", *OPTIONS, *virtual)
+    code, out = await run_program(*command, "--rounds", "1", "--init-from", "motion.safetensors")
     assert code == 0
     (test,) = [line for line in map(json.loads, out.splitlines()) if line["type"] == "eval"]
     assert test["accuracy"] > 0.9

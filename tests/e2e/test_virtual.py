@@ -48,6 +48,7 @@ def after_first_update(request: Callable[[], str | None]) -> Callable[[Line], st
     return answer
 
 
+@pytest.mark.slow
 async def test_a_pause_while_most_workers_wait_does_not_change_the_model(
     plain: FinishedRun,
 ) -> None:
@@ -58,6 +59,7 @@ async def test_a_pause_while_most_workers_wait_does_not_change_the_model(
     assert paused.model_id == plain.model_id
 
 
+@pytest.mark.slow
 async def test_an_abort_while_most_workers_wait_ends_the_run(plain: FinishedRun) -> None:
     aborted = await carry(PLAN, requests=after_first_update(lambda: "abort"))
     assert (aborted.exit_code, aborted.last["outcome"]) == (6, "aborted")

@@ -15,6 +15,8 @@ import pytest_asyncio
 
 from tests.support.chaos import ChaosProxy, Direction, chaos_proxy
 
+pytestmark = pytest.mark.alone
+
 DATA = bytes(range(256)) * 256
 WAIT_S = 20.0
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +10,13 @@ import pytest
 
 from fedconsole.engine.control import ControlLink, ControlServer, socket_path
 from fedconsole.engine.store import Line, Row, RunStore
-from fedconsole.errors import EngineCrashedError, ExitCode, FedconsoleError, RefusedError
+from fedconsole.errors import (
+    EngineCrashedError,
+    ExitCode,
+    FedconsoleError,
+    RefusedError,
+    StorageError,
+)
 
 
 class Engine:
@@ -28,7 +35,7 @@ class Engine:
 
 @pytest.fixture
 async def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
-    runtime = tmp_path / "runtime"
+    runtime = tmp_path / "r"
     runtime.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     engine = Engine(tmp_path)
@@ -64,6 +71,26 @@ async def test_every_reader_sees_the_same_lines_from_where_it_asks(engine: Engin
     await engine.control.close()
     assert [line["seq"] for line in await whole] == list(range(1, 1201))
     assert await tail == (await whole)[1189:]
+
+
+async def test_readers_are_told_once_that_the_journal_cannot_be_written_and_then_what_follows(
+    engine: Engine,
+) -> None:
+    engine.store.commit(Row("run.created", {}))
+    async with ControlLink.connect("r1") as link:
+        lines = link.events()
+        await anext(lines)
+        with sqlite3.connect(engine.store.folder / "run.db") as another:
+            another.execute("BEGIN IMMEDIATE")
+            for _ in range(2):
+                with pytest.raises(StorageError, match="database is locked"):
+                    engine.store.commit(Row("log", {}))
+            stalled = await anext(lines)
+        assert (stalled["seq"], stalled["type"]) == (1, "run.stalled")
+        assert "database is locked" in stalled["reason"]
+        engine.store.commit(Row("log", {}))
+        goes_on = await anext(lines)
+        assert (goes_on["seq"], goes_on["type"]) == (2, "log")
 
 
 async def test_a_reader_that_never_reads_holds_up_nobody(engine: Engine) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.daemons import daemon, run_daemon
+from tests.support.daemons import RUNTIME, daemon, run_daemon
 
 
 async def ended(folder: Path, *options: str) -> tuple[int | None, str]:
@@ -27,7 +27,7 @@ async def test_a_daemon_without_data_says_so_and_leaves_word_while_it_runs(tmp_p
         line = bob.lines[-1]
         assert line.startswith("pi-daemon bob (")
         assert line.endswith(f" listens on ws://127.0.0.1:{bob.port}, no dataset\n")
-        [entry] = (tmp_path / "runtime" / "fedconsole" / "daemons").glob("*.json")
+        [entry] = (tmp_path / RUNTIME / "fedconsole" / "daemons").glob("*.json")
         found = json.loads(entry.read_bytes())
         assert (found["worker_name"], found["port"], found["pid"]) == ("bob", bob.port, bob.pid)
         bob.process.terminate()
@@ -94,18 +94,14 @@ async def test_an_option_that_cannot_be_is_refused_in_one_line(
     assert said in line
 
 
-async def test_an_insecure_daemon_warns_loudly(tmp_path: Path) -> None:
-    async with daemon(tmp_path, "--host", "0.0.0.0", "--insecure") as running:
-        assert "INSECURE: anybody who reaches 0.0.0.0 can steer this device" in running.lines[0]
-
-
 async def test_a_daemon_is_seen_on_mdns_until_it_says_goodbye() -> None:
     from zeroconf import ServiceStateChange
     from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
-    from pi_daemon.discovery import SERVICE, Announcement
+    from pi_daemon.discovery import SERVICE, Announcement, RegisteredDaemon
 
-    announcement = Announcement("A" * 52, "küche", "127.0.0.1", 12345)
+    told = RegisteredDaemon("A" * 52, "küche", "127.0.0.1", 12345, 1, is_initialised=True)
+    announcement = Announcement(told)
     changes: asyncio.Queue[tuple[str, ServiceStateChange]] = asyncio.Queue()
 
     def on_change(name: str, state_change: ServiceStateChange, **_: object) -> None:
@@ -122,7 +118,7 @@ async def test_a_daemon_is_seen_on_mdns_until_it_says_goodbye() -> None:
             assert await info.async_request(zeroconf.zeroconf, 3000)
             assert (info.port, info.decoded_properties) == (
                 12345,
-                {"v": "1", "id": "A" * 16, "st": "idle", "pair": "0", "nm": "küche"},
+                {"v": "1", "id": "A" * 16, "st": "idle", "pair": "1", "nm": "küche"},
             )
             announcing.cancel()
             while change is not ServiceStateChange.Removed:

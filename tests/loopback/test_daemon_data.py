@@ -166,6 +166,22 @@ async def test_a_file_that_is_no_dataset_is_deleted_and_the_good_one_stays(tmp_p
         assert (await deal(link, digits(seed=2), replace=True)).sha256 != card.sha256
 
 
+async def test_samples_that_no_card_can_tell_of_do_not_end_the_daemon(tmp_path: Path) -> None:
+    """Their card would be no card in the protocol: what describes them must say so."""
+    bad = save({"x": np.zeros((3, *[1] * 13), np.uint8), "y": np.arange(3)})
+    async with (
+        daemon(tmp_path, "--accept-data", str(tmp_path / "data")) as alice,
+        open_link(alice.port) as link,
+    ):
+        await link.take_lease(trains=False)
+        offered = offer(link, bad)
+        await link.ask(offered)
+        refused = await link.ask(put(link, offered, bad), bad)
+        assert isinstance(refused, Refused)
+        assert refused.code is RefusalCode.BAD_DATA
+        await deal(link, digits())
+
+
 @pytest.mark.parametrize("name", ["../up", ".hidden", "a/b", "", "x\n", "x" * 65, "ü"])
 async def test_a_name_that_is_no_file_name_closes_the_link(tmp_path: Path, name: str) -> None:
     async with (

@@ -41,6 +41,7 @@ fences = itertools.count(1)
 async def alice(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DaemonProcess]:
     folder = tmp_path_factory.mktemp("daemon")
     data = write_dataset(folder / "digits.npz")
+    tiny_model()  # takes seconds: on a busy machine an open link would miss its pings
     async with daemon(folder, "--dataset", f"digits={data}", "--max-model", "1M") as running:
         yield running
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -54,7 +55,11 @@ fences = itertools.count(1)
 async def alice(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DaemonProcess]:
     folder = tmp_path_factory.mktemp("daemon")
     data = write_dataset(folder / "digits.npz")
-    async with daemon(folder, "--dataset", f"digits={data}") as running:
+    tiny_model()  # takes seconds, in which a link would be silent
+    threes = write_dataset(folder / "threes.npz", 48, classes=(3,))
+    async with daemon(
+        folder, "--dataset", f"digits={data}", "--dataset", f"threes={threes}"
+    ) as running:
         yield running
 
 
@@ -82,7 +87,10 @@ async def test_two_rounds_run_in_one_trainer(alice: DaemonProcess) -> None:
     async with open_link(alice.port, fence=next(fences)) as link:
         hello = link.seen[0]
         assert isinstance(hello, Hello)
-        assert [(card.name, card.num_examples) for card in hello.datasets] == [("digits", 480)]
+        assert [(card.name, card.num_examples) for card in hello.datasets] == [
+            ("digits", 480),
+            ("threes", 48),
+        ]
         assert isinstance(await link.take_lease(take_over=True), Ok)
         command = prepare_command(link)
         prepared = await link.ask(command, tiny_model().graphs)
@@ -142,6 +150,35 @@ async def test_a_pause_changes_no_bit_of_the_update(alice: DaemonProcess) -> Non
         assert sum(len(m.losses) for m in link.seen if isinstance(m, Batches)) == num_told
         _, paused = await link.update()
     assert paused == straight
+
+
+async def test_a_command_that_comes_twice_is_answered_alike_and_carried_out_once(
+    alice: DaemonProcess,
+) -> None:
+    async with open_link(alice.port, fence=next(fences)) as link:
+        await prepare(link)
+        start = start_command(link)
+        first = await link.ask(start, tiny_model().content)
+        again = replace(start, model=link.blob(tiny_model().content))
+        assert await link.ask(again, tiny_model().content) == first == Ok(start.cmd_id)
+        await link.update()
+        abort = control(link, Abort)
+        assert await link.ask(abort) == Ok(abort.cmd_id)
+        assert len(losses_of(link)) == 30
+        assert len([m for m in link.seen if isinstance(m, Update)]) == 1
+
+
+async def test_a_worker_with_examples_of_one_class_only_trains_like_any(
+    alice: DaemonProcess,
+) -> None:
+    async with open_link(alice.port, fence=next(fences)) as link:
+        assert isinstance(await link.take_lease(take_over=True), Ok)
+        command = prepare_command(link, dataset="threes")
+        assert isinstance(await link.ask(command, tiny_model().graphs), Prepared)
+        update, content = await train(link, num_batches=2)
+        assert update.num_examples == 32
+        tensors = safetensors.torch.load(content)
+        assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
 
 
 async def test_an_abort_ends_the_round_within_a_batch(alice: DaemonProcess) -> None:
@@ -211,6 +248,28 @@ async def test_a_killed_trainer_fails_its_round_and_not_the_next(alice: DaemonPr
         assert "was killed" in failed.reason
         update, _ = await train(link, attempt=2, sends_model=False)
         assert update.attempt == 2
+
+
+async def test_a_trainer_that_is_killed_while_it_prepares_is_replaced_and_asked_again(
+    alice: DaemonProcess,
+) -> None:
+    async with open_link(alice.port, fence=next(fences)) as link:
+        assert isinstance(await link.take_lease(take_over=True), Ok)
+        # Refused by a trainer that then waits, and has nothing to forget.
+        junk = dataclasses.replace(tiny_model(), graphs=b"no graphs")
+        refused = await link.ask(prepare_command(link, junk), junk.graphs)
+        assert isinstance(refused, Refused)
+        [trainer] = alice.trainers()
+        trainer.suspend()
+        command = prepare_command(link)
+        await link.send(command)
+        await link.send_blob(command.graphs, tiny_model().graphs)
+        for _ in range(3):
+            # Behind the graphs: by the last answer the trainer has been asked.
+            await link.ask(RenewLease(cmd_id=link.new_cmd_id(), run=link.run, fence=link.fence))
+        trainer.kill()
+        assert isinstance(await link.answer_to(command.cmd_id), Prepared)
+        await alice.wait_for_line("preparing again")
 
 
 async def test_a_trainer_ends_with_its_killed_daemon(tmp_path: Path) -> None:

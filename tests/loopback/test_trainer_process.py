@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import psutil
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from pi_daemon.protocol.messages import Cursor, RefusalCode
-from pi_daemon.trainer_pipe import BatchLosses, RoundTrained, WorkerSpec
-from pi_daemon.trainer_process import (
+from pi_daemon.trainer import process
+from pi_daemon.trainer.pipe import BatchLosses, RoundTrained, WorkerSpec
+from pi_daemon.trainer.process import (
     RoundAbortedError,
     TrainerExitedError,
     TrainerProcess,
@@ -200,3 +204,30 @@ async def test_a_batch_that_takes_too_long_ends_its_trainer(folder: Path) -> Non
     with pytest.raises(TrainerExitedError, match=r"took more than 0\.5 s for one batch"):
         await alice.task
     await trainer.close()
+
+
+async def test_the_start_of_a_trainer_is_no_part_of_its_first_batch(folder: Path) -> None:
+    start_s = time.monotonic()
+    [first] = await start_trainers()
+    await first.forget("alice")  # answered once it has started
+    took_s = time.monotonic() - start_s
+    await first.close()
+    bad = folder / "no graphs"
+    bad.write_bytes(b"?")
+    spec = replace(
+        worker_spec(folder), graphs_path=str(bad), graphs_sha256=hashlib.sha256(b"?").hexdigest()
+    )
+    [second] = await start_trainers(max_batch_s=took_s / 2)
+    with pytest.raises(TrainerRefusal) as refusal:
+        await second.prepare(spec)
+    assert refusal.value.code is RefusalCode.BAD_GRAPH
+    await second.close()
+
+
+async def test_a_trainer_that_does_not_start_is_killed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "START_S", 0.1)
+    [trainer] = await start_trainers()
+    with pytest.raises(TrainerExitedError, match=r"did not start within 0\.1 s"):
+        await trainer.prepare(worker_spec(folder))

@@ -27,6 +27,8 @@ REQUESTS: dict[str, events.Event] = {
     "resume": events.ResumeRequested(),
     "abort": events.AbortRequested(),
     "stop": events.StopAfterRoundRequested(),
+    "wait": events.WaitRequested(),
+    "fewer": events.FewerRequested(),
 }
 
 
@@ -95,6 +97,7 @@ class Walk(RuleBasedStateMachine):
         before = self.state
         if isinstance(event, events.RequestEvent) and (
             request_of(event) not in allowed_requests(before.phase)
+            or (isinstance(event, events.FewerRequested) and before.have == 0)
         ):
             with pytest.raises(IllegalRequest):
                 advance(before, event)
@@ -127,11 +130,11 @@ class Walk(RuleBasedStateMachine):
         if worker in self.state.members:
             self.tell(replace(joins(worker, NUM_EXAMPLES[worker]), device_id="other"))
 
-    @rule(worker=WORKERS)
-    def lose(self, worker: str) -> None:
+    @rule(worker=WORKERS, was_met=st.booleans())
+    def lose(self, worker: str, was_met: bool) -> None:
         if not self.state.phase.is_finished:
             self.books.connected.discard(worker)
-        self.tell(events.WorkerLost(worker, "link closed"))
+        self.tell(events.WorkerLost(worker, "link closed", was_met))
 
     @rule(worker=WORKERS)
     def deliver(self, worker: str) -> None:
@@ -275,6 +278,11 @@ class Walk(RuleBasedStateMachine):
 
     @rule(request=st.sampled_from(("pause", "resume")))
     def the_operator_asks(self, request: str) -> None:
+        self.tell(REQUESTS[request])
+
+    @precondition(lambda self: self.state.phase is RunPhase.WAITING)
+    @rule(request=st.sampled_from(("wait", "fewer")))
+    def the_operator_says_what_is_enough(self, request: str) -> None:
         self.tell(REQUESTS[request])
 
     @rule(is_unlucky=one_in(10))

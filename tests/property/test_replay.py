@@ -38,7 +38,7 @@ SMALL = st.integers(0, 3)
 METRICS = st.fixed_dictionaries({"loss": st.none() | st.floats(0, 9), "accuracy": st.floats(0, 1)})
 WORKER_EVENTS: st.SearchStrategy[events.Event] = st.one_of(
     st.builds(joins, WORKERS, st.sampled_from((0, 40)), SMALL, st.none() | ROUNDS),
-    st.builds(events.WorkerLost, WORKERS, st.just("gone")),
+    st.builds(events.WorkerLost, WORKERS, st.just("gone"), st.booleans()),
     st.builds(events.WorkerPaused, WORKERS),
     st.builds(events.WorkerAborted, WORKERS),
     st.builds(
@@ -75,6 +75,8 @@ REQUESTS: st.SearchStrategy[events.Event] = st.sampled_from(
         events.ResumeRequested(),
         events.AbortRequested("enough"),
         events.StopAfterRoundRequested(),
+        events.WaitRequested(),
+        events.FewerRequested(),
     )
 )
 

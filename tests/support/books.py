@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from fedconsole.coordinator import commands, events, facts
 from fedconsole.coordinator.phases import RunPhase
-from fedconsole.coordinator.plan import Plan, Weighting
+from fedconsole.coordinator.plan import OnQuorumLoss, Plan, Weighting
 from fedconsole.coordinator.state import RunState
 from pi_daemon.protocol.messages import Cursor
 
@@ -22,6 +22,8 @@ class Books:
         """The operator wants it so."""
         self.cohorts: dict[int, tuple[str, ...]] = {}
         self.sent: dict[tuple[str, int], list[commands.SendRound]] = {}
+        self.fewer: dict[int, int] = {}
+        """Rounds that were to be content with so many."""
         self.counted: dict[int, dict[str, events.UpdateDelivered]] = {}
         self.cursors: dict[str, Cursor] = {}
         self.aggregated: set[int] = set()
@@ -102,7 +104,10 @@ class Books:
 
     def book_fact(self, event: events.Event, fact: facts.Fact) -> None:
         match fact:
-            case facts.RoundStarted(number, _, cohort):
+            case facts.RoundStarted(number, attempt, cohort):
+                if attempt == 1:
+                    quorum = self.fewer.get(number, self.plan.quorum)
+                    assert len(self.connected) >= quorum
                 assert number == len(self.finished_rounds) + 1
                 assert not self.is_paused
                 assert self.cohorts.setdefault(number, cohort) == cohort
@@ -112,6 +117,12 @@ class Books:
                 counted = self.counted.setdefault(number, {})
                 assert worker not in counted
                 counted[worker] = event
+            case facts.RunFewer(number, have, need):
+                is_policy = self.plan.on_quorum_loss is OnQuorumLoss.FEWER
+                assert is_policy or isinstance(event, events.FewerRequested)
+                assert number == len(self.finished_rounds) + 1
+                assert 0 < have < need
+                self.fewer[number] = have
             case facts.RoundFinished(number, updates, _, model_id):
                 self.finished_rounds.append(number)
                 assert number == len(self.finished_rounds)
@@ -152,7 +163,8 @@ class Books:
             )
             for worker, update in sorted(counted.items())
         )
-        assert len(counted) >= min(self.plan.quorum, len(self.cohorts[number]))
+        quorum = self.fewer.get(number, self.plan.quorum)
+        assert len(counted) >= min(quorum, len(self.cohorts[number]))
         self.work.append(events.ModelAggregated(number, f"model-{number}"))
 
     def check_counted(self, event: events.UpdateDelivered) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,10 @@ class PreparedDesk:
     taken_up: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     added: list[str] = field(default_factory=list)
+    own_id: str = ""
+    paired: list[str] = field(default_factory=list)
+    """What was pasted."""
+    forgotten: list[str] = field(default_factory=list)
     _grown: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def watch(self) -> None:
@@ -52,11 +56,27 @@ class PreparedDesk:
     def add_device(self, address: str) -> None:
         self.added.append(parse_address(address))
 
+    async def pair(self, text: str) -> str:
+        if self.refusal is not None:
+            raise self.refusal
+        self.paired.append(text)
+        return "kitchen"
+
+    async def forget(self, device_id: str) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.forgotten.append(device_id)
+
     def clock(self) -> float:
         return self.time_s
 
     def now(self) -> datetime:
         return self.wall
+
+    def let_pass(self, seconds: float) -> None:
+        """Both clocks go on, as they do."""
+        self.time_s += seconds
+        self.wall += timedelta(seconds=seconds)
 
     def run_ids(self) -> list[str]:
         return list(self.summaries)
@@ -128,3 +148,15 @@ class PreparedDesk:
 
     def export_folder(self) -> Path:
         return self.folder
+
+
+@dataclass
+class SlowDesk(PreparedDesk):
+    """Its checks wait until they are let go."""
+
+    may_go_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def preflight(self, plan: Plan) -> AsyncIterator[Line]:
+        await self.may_go_on.wait()
+        async for line in super().preflight(plan):
+            yield line

@@ -10,8 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from msgspec import structs
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.typing import Subprotocol
+from websockets.asyncio.client import ClientConnection
 
 from pi_daemon.protocol.codec import (
     IncomingTransfers,
@@ -20,7 +19,7 @@ from pi_daemon.protocol.codec import (
     decode_from_daemon,
     encode,
 )
-from pi_daemon.protocol.limits import MAX_FRAME_BYTES, MAX_MODEL_BYTES, SUBPROTOCOL
+from pi_daemon.protocol.limits import MAX_MODEL_BYTES
 from pi_daemon.protocol.messages import (
     Answer,
     Blob,
@@ -32,6 +31,7 @@ from pi_daemon.protocol.messages import (
     TakeLease,
     Update,
 )
+from tests.support.pairing import PairedConsole, open_socket
 
 M = TypeVar("M", bound=FromDaemon)
 
@@ -91,10 +91,11 @@ class RawLink:
         return await self.answer_to(command.cmd_id)
 
     async def answer_to(self, cmd_id: str) -> Answer:
-        while True:
-            message = await self.receive()
-            if isinstance(message, Answer) and message.cmd_id == cmd_id:
-                return message
+        async with asyncio.timeout(ANSWER_S):
+            while True:
+                message = await self.receive()
+                if isinstance(message, Answer) and message.cmd_id == cmd_id:
+                    return message
 
     async def take_lease(self, *, take_over: bool = False, trains: bool = True) -> Answer:
         return await self.ask(
@@ -138,16 +139,15 @@ class RawLink:
 
 @asynccontextmanager
 async def open_link(
-    port: int, *, fence: int = 1, hello: Hello | None = None
+    port: int, *, fence: int = 1, hello: Hello | None = None, paired: PairedConsole | None = None
 ) -> AsyncIterator[RawLink]:
-    """Connect and exchange hellos; the daemon's is `seen[0]`. Each fence has a run of its own."""
-    async with connect(
-        f"ws://127.0.0.1:{port}",
-        subprotocols=[Subprotocol(SUBPROTOCOL)],
-        compression=None,
-        max_size=MAX_FRAME_BYTES,
-    ) as socket:
+    """Connect and exchange hellos; the daemon's is `seen[0]`. Each fence has a run of its own.
+
+    A paired console connects with TLS, and names itself in the hello.
+    """
+    async with open_socket(port, paired.context if paired else None) as socket:
         link = RawLink(socket, fence)
-        await link.send(hello or console_hello())
+        hello = hello or console_hello()
+        await link.send(structs.replace(hello, id=paired.keys.id) if paired else hello)
         await link.expect(Hello)
         yield link

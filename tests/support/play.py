@@ -24,6 +24,8 @@ PAUSE = events.PauseRequested()
 RESUME = events.ResumeRequested()
 ABORT = events.AbortRequested()
 STOP = events.StopAfterRoundRequested()
+WAIT = events.WaitRequested()
+FEWER = events.FewerRequested()
 RESTART = events.EngineRestarted()
 
 
@@ -83,7 +85,10 @@ def sent(worker: str, attempt: int = 1) -> commands.SendRound:
 
 
 def joins(
-    worker: str, num_examples: int = 100, num_holdout: int = 0, working_on: int | None = None
+    worker: str,
+    num_examples: int = 100,
+    num_holdout: int = 0,
+    working_on: int | None = None,
 ) -> Event:
     return events.WorkerJoined(
         worker=worker,
@@ -95,8 +100,8 @@ def joins(
     )
 
 
-def is_lost(worker: str) -> Event:
-    return events.WorkerLost(worker, "link closed")
+def is_lost(worker: str, was_met: bool = False) -> Event:
+    return events.WorkerLost(worker, "link closed", was_met)
 
 
 def update_of(state: RunState, worker: str) -> events.UpdateDelivered:

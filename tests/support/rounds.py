@@ -19,7 +19,7 @@ from fedconsole.learning.tasks.task import Task
 from pi_daemon.protocol.graphs import OptimizerSpec, encode_graphs
 from pi_daemon.protocol.messages import Cursor, Ok, Prepare, Prepared, StartRound
 from pi_daemon.protocol.tensors import model_id, read_table
-from pi_daemon.trainer_pipe import WorkerSpec
+from pi_daemon.trainer.pipe import WorkerSpec
 from tests.support.links import RawLink
 
 
@@ -108,11 +108,13 @@ async def prepare(link: RawLink, model: TinyModel | None = None) -> None:
     assert isinstance(await link.ask(command, (model or tiny_model()).graphs), Prepared)
 
 
-def write_dataset(path: Path, num_examples: int = 480) -> Path:
+def write_dataset(
+    path: Path, num_examples: int = 480, classes: tuple[int, ...] = tuple(range(10))
+) -> Path:
     """Random digits in a .npz file, for a daemon that then needs no scikit-learn."""
     generator = np.random.default_rng(1)
     x = generator.integers(0, 17, (num_examples, 8, 8), dtype=np.uint8)
-    np.savez(path, x=x, y=np.arange(num_examples) % 10)
+    np.savez(path, x=x, y=np.resize(classes, num_examples))
     return path
 
 

@@ -36,11 +36,12 @@ async def carry(
     plan: Plan,
     *,
     dry_run: bool = False,
+    search_s: float = 0.0,
     requests: Callable[[Line], str | None] = lambda line: None,
 ) -> FinishedRun:
     """Start an engine, read its lines to the end, and send it the request that a line calls for."""
     run_id = new_run_id()
-    engine = start_engine(run_id, plan, dry_run=dry_run)
+    engine = start_engine(run_id, plan, dry_run=dry_run, search_s=search_s)
     lines: list[Line] = []
     try:
         async with ControlLink.connect(run_id) as link:

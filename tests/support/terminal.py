@@ -14,6 +14,7 @@ import sys
 import termios
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pyte
 
@@ -51,6 +52,8 @@ class Terminal:
         self.output = bytearray()
         """Every byte that the program wrote."""
         self._master = master
+        self.first_modes: list[Any] = []
+        """Before the program could change any."""
         self._screen = pyte.Screen(*size)
         self._stream = pyte.Stream(self._screen)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -63,6 +66,11 @@ class Terminal:
     @property
     def text(self) -> str:
         return "\n".join(self.lines)
+
+    @property
+    def modes(self) -> list[Any]:
+        """How the terminal takes lines and keys, as `stty -g` tells it."""
+        return termios.tcgetattr(self._master)
 
     @property
     def cursor(self) -> tuple[int, int]:
@@ -149,6 +157,7 @@ async def terminal(
     """
     master, slave = pty.openpty()
     _set_size(slave, size)
+    modes = termios.tcgetattr(master)
     process = subprocess.Popen(  # noqa: ASYNC220
         [*program, *arguments],
         stdin=slave,
@@ -160,6 +169,7 @@ async def terminal(
     )
     os.close(slave)
     opened = Terminal(process, master, size, is_read)
+    opened.first_modes = modes
     loop = asyncio.get_running_loop()
     loop.add_reader(master, opened.take)
     try:

@@ -18,9 +18,11 @@ from textual.widgets import Input
 from fedconsole.cli.main import app as command_line
 from fedconsole.coordinator.phases import Request
 from fedconsole.errors import RefusedError
+from fedconsole.tui import lang
 from fedconsole.tui.app import FedconsoleApp
 from fedconsole.tui.dialogs.choice import Choice
 from fedconsole.tui.frame import ConsoleScreen, offered_keys
+from fedconsole.tui.keys import JAMO
 from fedconsole.tui.opening import Opening
 from fedconsole.tui.screens.compare import CompareScreen
 from fedconsole.tui.screens.fleet import FleetScreen
@@ -41,7 +43,18 @@ from tests.support.histories import (
     text_of,
     told,
 )
-from tests.tui.driving import BUSY, PAUSED, RUN, add_device, console, put_run, shows, until
+from tests.tui.driving import (
+    BUSY,
+    PAUSED,
+    RUN,
+    add_device,
+    after,
+    console,
+    going,
+    put_run,
+    shows,
+    until,
+)
 
 SCREENS: dict[str, tuple[type[ConsoleScreen], Opening, tuple[str, ...]]] = {
     "fleet": (FleetScreen, Opening("fleet"), ()),
@@ -166,13 +179,31 @@ async def test_every_action_of_a_screen_is_in_the_palette(name: str) -> None:
             action
             for action, title, tooltip in offered
             if not any(
-                words in (title, f"{title} (not possible now)")
+                (words == title or words.startswith(f"{title} (not possible now"))
                 and re.search(f"{twin_pattern(tooltip)}$", help_text)
                 for words, help_text in found
             )
         ]
         # These two would only close the palette again.
         assert set(missing) <= {"palette", "back"}
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("en", "Pause (not possible now: the run is GATHERING)"),
+        ("ko", "일시정지 (지금은 불가: 실행이 모으는 중)"),
+    ],
+)
+async def test_the_palette_says_why_something_is_not_possible_now(
+    language: str, words: str
+) -> None:
+    lang.use(language)
+    try:
+        async with console(going(BUSY[:1]), Opening("live", RUN)) as pilot:
+            assert words in {title for title, _help in entries(pilot)}
+    finally:
+        lang.use("en")
 
 
 @every_screen
@@ -221,6 +252,49 @@ async def test_the_palette_opens_runs_devices_modes_and_themes() -> None:
         assert pilot.app.theme == "fed-light"
 
 
+async def choose(pilot: Pilot[None], title: str) -> None:
+    """As the palette does."""
+    (entry,) = (e for e in pilot.app.get_system_commands(pilot.app.screen) if e.title == title)
+    entry.callback()
+    await settle(pilot)
+
+
+async def test_settings_that_count_at_once_are_in_the_palette() -> None:
+    desk = a_desk()
+    async with screen_of("fleet", desk) as pilot:
+        assert "● online" in text_of(pilot)
+        try:
+            await choose(pilot, "Signs: ascii")
+            desk.let_pass(1)
+            await until(pilot, lambda: "●" not in text_of(pilot))
+            assert "* online" in text_of(pilot)
+        finally:
+            await choose(pilot, "Signs: unicode")
+            desk.let_pass(1)
+        await until(pilot, lambda: "● online" in text_of(pilot))
+        await choose(pilot, "Bell: on")
+        assert "Bell: off" in {title for title, _help in entries(pilot)}
+
+
+async def test_every_worker_of_a_run_has_an_entry_that_shows_its_lines_only() -> None:
+    async with screen_of("live") as pilot:
+        await choose(pilot, "Only the lines of bob")
+        await shows(pilot, '/ worker:"bob"')
+
+
+async def test_a_run_that_waits_has_its_choices_in_the_palette_with_their_command_lines() -> None:
+    desk = a_desk()
+    waits = {"have": 2, "need": 3, "seconds_left": 9.0, "phase": "waiting", "then": "fail"}
+    put_run(desk, [*BUSY, after(BUSY, "run.quorum", **waits)])
+    async with screen_of("live", desk) as pilot:
+        await shows(pilot, "WAITING")
+        choices = {
+            ("Go on with fewer", f"f  fedconsole quorum {RUN} fewer"),
+            ("Give more time", f"g  fedconsole quorum {RUN} wait"),
+        }
+        assert choices <= entries(pilot)
+
+
 # Keys
 
 
@@ -236,20 +310,23 @@ async def test_no_letter_of_a_screen_is_hidden_by_the_widget_with_the_focus(name
             await settle(pilot)
             active = screen.active_bindings
             for node in (screen, pilot.app):
-                for action, keys in letters_of(node).items():
-                    if all(active[key].node is not node for key in keys if key in active):
-                        hidden.append((str(widget), action, keys))
+                for action, key in shown_letters_of(node).items():
+                    twins = {key, JAMO.get(key, key)}
+                    if any(active[twin].node is not node for twin in twins):
+                        hidden.append((str(widget), action, key))
         assert hidden == []
 
 
-def letters_of(node: Any) -> dict[str, list[str]]:
-    """Action -> its Latin letters and its digits."""
-    found: dict[str, list[str]] = {}
-    for key, bindings in node._bindings.key_to_bindings.items():
-        for binding in bindings:
-            if len(key) == 1 and key.isascii() and node.check_action(binding.action, ()):
-                found.setdefault(binding.action, []).append(key)
-    return found
+def shown_letters_of(node: Any) -> dict[str, str]:
+    """Action -> the letter or digit that the foot and the help call its key."""
+    return {
+        binding.action: binding.key_display
+        for bindings in node._bindings.key_to_bindings.values()
+        for binding in bindings
+        if len(binding.key_display or "") == 1
+        and binding.key_display.isalnum()
+        and node.check_action(binding.action, ())
+    }
 
 
 @every_screen

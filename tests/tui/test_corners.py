@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from textual.widgets import Input
 
-from fedconsole.coordinator.plan import Plan
 from fedconsole.errors import RefusedError, UsageError
 from fedconsole.fleet.device import parse_address
 from fedconsole.tui.desk import Line
 from fedconsole.tui.opening import Opening
+from fedconsole.tui.screens.live import LiveScreen
 from fedconsole.tui.screens.new_run import NewRunScreen
 from pi_daemon.protocol.text import clean
-from tests.support.desk import PreparedDesk
+from tests.support.desk import PreparedDesk, SlowDesk
 from tests.support.histories import (
     a_run,
     desk_with_runs,
@@ -30,6 +29,7 @@ from tests.tui.driving import (
     BUSY,
     RUN,
     add_device,
+    after,
     console,
     offered,
     put_run,
@@ -39,7 +39,8 @@ from tests.tui.driving import (
 )
 from tests.tui.test_hostile_texts import RUN as STORED
 from tests.tui.test_hostile_texts import WIDE, ending, harm, journal, stored
-from tests.tui.test_new_run_screen import end, foot_of
+from tests.tui.test_new_run_check import end
+from tests.tui.test_new_run_screen import foot_of
 
 CONTROL = "bad\x1b[2J\x9b2J\u202e\u200b\0"
 
@@ -140,16 +141,6 @@ async def test_the_plan_is_written_to_a_file_while_a_field_has_the_focus(
         assert (tmp_path / "run.toml").exists()
 
 
-@dataclass
-class SlowDesk(PreparedDesk):
-    may_go_on: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def preflight(self, plan: Plan) -> AsyncIterator[Line]:
-        await self.may_go_on.wait()
-        async for line in super().preflight(plan):
-            yield line
-
-
 async def test_what_is_typed_during_a_check_is_judged_after_it() -> None:
     desk = SlowDesk(preflight_lines=[end()])
     async with console(desk, "new") as pilot:
@@ -183,6 +174,30 @@ async def test_the_log_of_a_stored_run_is_saved(tmp_path: Path) -> None:
     async with console(desk, Opening("history", "20261123-0001")) as pilot:
         await press(pilot, "shift+tab", "S")
         assert told(pilot) == [f"log saved: {tmp_path / '20261123-0001.log'}"]
+
+
+async def test_a_question_about_a_run_goes_when_the_run_has_ended_meanwhile() -> None:
+    desk = PreparedDesk(journals={RUN: list(BUSY)}, running={RUN})
+    async with console(desk, Opening("live", RUN)) as pilot:
+        await press(pilot, "a")
+        await shows(pilot, "Abort now")
+        desk.tell(RUN, {**ending("all rounds complete"), "run": RUN})
+        await until(pilot, lambda: isinstance(pilot.app.screen, LiveScreen))
+        await shows(pilot, "FAILED")
+        assert desk.requests == []
+
+
+async def test_a_question_about_too_few_workers_goes_when_the_run_waits_no_more() -> None:
+    waits = {"have": 2, "need": 3, "seconds_left": 9.0, "phase": "waiting", "then": "fail"}
+    lines = [*BUSY, after(BUSY, "run.quorum", **waits)]
+    desk = PreparedDesk(journals={RUN: lines}, running={RUN})
+    async with console(desk, Opening("live", RUN)) as pilot:
+        await shows(pilot, "WAITING")
+        await press(pilot, "f")
+        await shows(pilot, "Go on with 2")
+        desk.tell(RUN, after(lines, "run.fewer", round=7, have=2, need=3))
+        await until(pilot, lambda: isinstance(pilot.app.screen, LiveScreen))
+        assert desk.requests == []
 
 
 async def test_a_run_that_ends_while_its_operator_is_asked_does_not_keep_him() -> None:

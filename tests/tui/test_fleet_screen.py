@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
+from fedconsole.errors import IdentityChangedError, NotPairedError
 from fedconsole.fleet.device import Device, Source
+from fedconsole.fleet.inventory import Hindrance
 from fedconsole.tui.dialogs.help import HelpDialog
+from fedconsole.tui.dialogs.pairing import PairingDialog
 from fedconsole.tui.screens.fleet import FleetScreen
 from fedconsole.tui.screens.new_run import NewRunScreen
 from fedconsole.tui.widgets.line_table import LineTable
 from tests.support.desk import PreparedDesk
-from tests.support.histories import lines_of, press, text_of, told
-from tests.tui.driving import add_device, card, console, hello, shows, telemetry
+from tests.support.histories import focused_label, lines_of, press, text_of, told
+from tests.tui.driving import add_device, card, console, hello, shows, telemetry, until
 
 KITCHEN, ATTIC, SHED = "10.0.0.1:10002", "10.0.0.2:10002", "10.0.0.3:10002"
 WIDE = (170, 40)
@@ -61,17 +66,21 @@ async def test_a_device_that_comes_later_appears(desk: PreparedDesk) -> None:
 
 
 async def test_without_devices_it_says_how_to_get_some() -> None:
-    async with console(PreparedDesk()) as pilot:
-        assert "No devices yet; still looking." in text_of(pilot)
+    desk = PreparedDesk()
+    async with console(desk) as pilot:
+        assert "Looking for devices, here and on the network…" in text_of(pilot)
+        desk.inventory.is_searched = True
+        await shows(pilot, "No devices yet; still looking.")
         assert "fedconsole demo" in text_of(pilot)
         await press(pilot, "enter", "escape", "space", "asterisk", "s")
         assert isinstance(pilot.app.screen, FleetScreen)
 
 
 async def test_what_stands_in_the_way_of_finding_devices_is_told(desk: PreparedDesk) -> None:
-    desk.inventory.notice = "mDNS cannot be used"
+    desk.inventory.hindered(Hindrance.NO_MULTICAST, "no route\x1b[2J")
     async with console(desk) as pilot:
-        assert "▲ mDNS cannot be used" in text_of(pilot)
+        assert "▲ no multicast here (no route" in text_of(pilot)
+        assert "add devices by address with +" in text_of(pilot)
 
 
 async def test_presence_counts_up_by_the_clock(desk: PreparedDesk) -> None:
@@ -133,10 +142,19 @@ async def test_a_key_opens_the_details_where_they_are_hidden(desk: PreparedDesk,
         assert isinstance(pilot.app.screen, FleetScreen)
 
 
-async def test_copying_takes_the_row_of_the_device(desk: PreparedDesk) -> None:
+@pytest.mark.parametrize("is_in_tmux", [False, True])
+async def test_copying_takes_the_row_of_the_device_and_keeps_it_in_a_file(
+    desk: PreparedDesk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_in_tmux: bool
+) -> None:
+    monkeypatch.delenv("TMUX", raising=False)
+    if is_in_tmux:
+        monkeypatch.setenv("TMUX", "/tmp/tmux-1000/default,1,0")
+    desk.folder = tmp_path / "exports"
     async with console(desk) as pilot:
         await press(pilot, "end", "y")
         assert pilot.app.clipboard.split("\t")[:2] == ["◇ new", "shed"]
+        assert (desk.folder / "copied.txt").read_text() == pilot.app.clipboard
+        assert [text.endswith("set-clipboard on)") for text in told(pilot)] == [is_in_tmux]
 
 
 # Filter and order
@@ -274,3 +292,117 @@ async def test_the_help_names_the_screen_s_keys_and_their_commands(desk: Prepare
         assert isinstance(pilot.app.screen, HelpDialog)
         assert "fedconsole devices show " in text_of(pilot)
         assert "New run with these" in text_of(pilot)
+
+
+# Trust
+
+
+KNOWN_ID, FOUND_ID, OWN_ID = "K" * 52, "M" * 52, "D" * 52
+SECRET = "4KAJWKBR5RGYOW7J"
+JOIN = f"fp1:192.168.0.52:10002:{KNOWN_ID}:{SECRET}"
+
+
+def put_paired(desk: PreparedDesk, error: NotPairedError | None = None) -> None:
+    record = desk.inventory.found(
+        Device("cellar", "10.0.0.9:10002", Source.KNOWN, KNOWN_ID, is_paired=True)
+    )
+    assert record is not None
+    if error is not None:
+        desk.inventory.lost(record.key, str(error), error)
+
+
+async def test_a_changed_key_is_said_in_words_with_both_ids_until_it_is_proved_again(
+    desk: PreparedDesk,
+) -> None:
+    desk.own_id = OWN_ID
+    put_paired(desk, IdentityChangedError("10.0.0.9:10002", "cellar", KNOWN_ID, FOUND_ID))
+    async with console(desk, "fleet", WIDE) as pilot:
+        screen = pilot.app.screen
+        assert isinstance(screen, FleetScreen)
+        assert "IDENTITY CHANGED: cellar at 10.0.0.9:10002 has the key MMMMMMM" in text_of(pilot)
+        assert "✗ KEY CHANGED cellar" in text_of(pilot)
+        screen.show_device("10.0.0.9:10002")
+        await shows(pilot, "paired key", "│ KKKKKKK-KKKKKKK-", "key found", "│ MMMMMMM-MMMMMMM-")
+        assert "│ DDDDDDD-DDDDDDD-" in text_of(pilot)
+        # Trying another place in vain takes nothing back.
+        desk.inventory.lost("10.0.0.9:10002", "no answer in time")
+        await shows(pilot, "IDENTITY CHANGED: cellar")
+        desk.inventory.linked("10.0.0.9:10002", hello("cellar"), desk.time_s)
+        await shows(pilot, "● online      cellar")
+        assert "IDENTITY CHANGED" not in text_of(pilot)
+
+
+async def test_a_device_that_is_not_paired_is_shown_as_such(desk: PreparedDesk) -> None:
+    desk.inventory.lost(SHED, "pair it", NotPairedError("pair it"))
+    async with console(desk) as pilot:
+        assert "· not paired  shed" in text_of(pilot)
+        assert "· 1 not paired" in lines_of(pilot)[1]
+
+
+async def test_a_device_is_paired_by_the_line_that_is_pasted_which_is_shown_nowhere(
+    desk: PreparedDesk,
+) -> None:
+    async with console(desk) as pilot:
+        await press(pilot, "p")
+        assert isinstance(pilot.app.screen, PairingDialog)
+        pilot.app.screen.query_one(Input).value = JOIN
+        await shows(pilot, "device  KKKKKKK-KKKKKKK", "at      192.168.0.52:10002")
+        assert SECRET not in text_of(pilot)
+        assert SECRET not in pilot.app.export_screenshot()
+        desk.refusal = NotPairedError("this join string was used")
+        await press(pilot, "enter")
+        await shows(pilot, "✗ this join string was used")
+        desk.refusal = None
+        await press(pilot, "enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, FleetScreen))
+        assert desk.paired == [JOIN]
+        assert told(pilot) == ["paired with kitchen", "fedconsole pair 'fp1:...'"]
+
+
+async def test_escape_leaves_the_pairing(desk: PreparedDesk) -> None:
+    async with console(desk) as pilot:
+        await press(pilot, "p", "escape")
+        assert isinstance(pilot.app.screen, FleetScreen)
+        assert desk.paired == []
+
+
+async def test_a_paired_device_is_forgotten_only_when_that_is_chosen(desk: PreparedDesk) -> None:
+    put_paired(desk)
+    async with console(desk) as pilot:
+        screen = pilot.app.screen
+        assert isinstance(screen, FleetScreen)
+        screen.show_device("10.0.0.9:10002")
+        await press(pilot, "delete")
+        assert "Forget cellar?" in text_of(pilot)
+        assert focused_label(pilot) == "Cancel"
+        await press(pilot, "enter")
+        assert desk.forgotten == []
+        await press(pilot, "delete", "left", "enter")
+        await until(pilot, lambda: desk.forgotten)
+        assert desk.forgotten == [KNOWN_ID]
+        assert told(pilot) == ["fedconsole devices forget KKKKKKK"]
+
+
+async def test_what_is_not_paired_cannot_be_forgotten(desk: PreparedDesk) -> None:
+    async with console(desk) as pilot:
+        await press(pilot, "delete")
+        assert isinstance(pilot.app.screen, FleetScreen)
+        titles = {c.title for c in pilot.app.get_system_commands(pilot.app.screen)}
+        assert "Forget (not possible now: it is not paired)" in titles
+
+
+async def test_a_row_goes_when_its_device_is_paired_or_forgotten_elsewhere(
+    desk: PreparedDesk,
+) -> None:
+    put_paired(desk)
+    async with console(desk, "fleet", WIDE) as pilot:
+        screen = pilot.app.screen
+        assert isinstance(screen, FleetScreen)
+        screen.show_device("10.0.0.9:10002")
+        await press(pilot, "space")
+        assert "1 marked" in text_of(pilot)
+        desk.inventory.dropped("10.0.0.9:10002")
+        await until(pilot, lambda: "cellar" not in text_of(pilot))
+        assert "1 marked" not in text_of(pilot)
+        await press(pilot, "delete", "d", "down", "up")
+        assert isinstance(pilot.app.screen, FleetScreen)

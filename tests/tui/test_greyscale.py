@@ -11,7 +11,7 @@ from rich.color import Color
 from textual.pilot import Pilot
 
 from fedconsole.coordinator.phases import RunPhase
-from fedconsole.errors import StorageError
+from fedconsole.errors import IdentityChangedError, NotPairedError, StorageError
 from fedconsole.fleet.device import Device, Source
 from fedconsole.fleet.inventory import Presence
 from fedconsole.history import RunState, RunSummary
@@ -39,6 +39,7 @@ from tests.tui.driving import (
     telemetry,
     until,
 )
+from tests.tui.states import MATRIX, SCENES, STATES, scene
 
 WIDE = (160, 45)
 
@@ -64,10 +65,17 @@ async def test_the_presence_of_a_device_is_read_without_colours(signs: str) -> N
         add_device(desk, name, f"10.0.0.{silence}:1")
     desk.time_s = now
     desk.inventory.found(Device("new", "10.0.0.200:1", Source.MDNS))
+    for name, error in (
+        ("not paired", NotPairedError("")),
+        ("KEY CHANGED", IdentityChangedError("10.0.0.202:1", "", "A" * 52, "B" * 52)),
+    ):
+        record = desk.inventory.found(Device(name, f"10.0.0.{len(name)}:1", Source.MDNS))
+        assert record is not None
+        desk.inventory.lost(record.key, "", error)
     async with console(desk, "fleet", WIDE) as pilot:
         states, signs_alone = {}, {}
         for presence in Presence:
-            row = next(text for text in lines_of(pilot)[3:7] if text[16:].startswith(presence))
+            row = next(text for text in lines_of(pilot)[2:14] if text[16:].startswith(presence))
             states[presence], signs_alone[presence] = row[2:16].strip(), row[2]
         counts = lines_of(pilot)[1].partition("│")[0].split("  ")
         assert len({part.split()[0] for part in counts if part.strip()}) == len(Presence)
@@ -196,6 +204,48 @@ async def test_a_lost_and_an_awaited_worker_are_read_without_colours(signs: str)
     assert rows[0][0] == rows[2][0] != rows[1][0]
     assert rows[1].split()[2] == "lost"
     assert [row.split()[2].endswith("…") for row in rows] == [True, False, False]
+
+
+# The states of the screens
+
+
+@pytest.mark.parametrize("screen", MATRIX)
+async def test_the_states_of_a_screen_are_told_apart_by_its_text(screen: str) -> None:
+    drawn_texts = {}
+    for name, one in SCENES.items():
+        if name.startswith(f"{screen}-"):
+            async with scene(one, (80, 24)) as pilot:
+                # The bar of modes tells the time, which differs anyway.
+                drawn_texts[name] = "\n".join(lines_of(pilot)[1:])
+    assert len(drawn_texts) >= len(STATES)
+    require_apart(drawn_texts)
+
+
+SAID = {
+    "fleet-loading": "Looking for devices",
+    "fleet-failed": "✗ the search for devices has stopped (too many open files)",
+    "fleet-degraded-no-multicast": "▲ no multicast here",
+    "fleet-failed-changed": "✗ IDENTITY CHANGED: kitchen",
+    "new-run-loading": "Looking for devices",
+    "new-run-loading-checking": "trying a batch on every worker",
+    "new-run-degraded": "▲ not there now: charlie, dora",
+    "new-run-failed-check": "✗ Run 20261126-d516 failed: bob cannot take part",
+    "history-loading": "Reading the runs",
+    "history-degraded": "✗ unreadable",
+    "history-failed": "✗ cannot read the folder of runs",
+    "run-page-loading": "reading…",
+    "run-page-degraded": "what stands before it is shown: 200 lines",
+    "run-page-failed": "✗ cannot read the journal",
+    "compare-loading": "reading…",
+    "compare-degraded": "✗ unreadable",
+    "compare-failed": "none of these runs can be read",
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+async def test_a_state_is_said_in_words(name: str) -> None:
+    async with scene(SCENES[name], (80, 24)) as pilot:
+        assert SAID[name] in text_of(pilot)
 
 
 # NO_COLOR

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import pytest
@@ -19,7 +17,6 @@ from fedconsole.tui.screens.live import LiveScreen
 from fedconsole.tui.screens.run_page import RunPage
 from fedconsole.tui.widgets.line_log import LineLog
 from screenshots.__main__ import upto
-from tests.support.desk import PreparedDesk
 from tests.support.histories import focused_label, lines_of, press, settle, text_of, told
 from tests.tui.driving import (
     BUSY,
@@ -37,6 +34,7 @@ from tests.tui.driving import (
 LIVE = Opening("live", RUN)
 _BEGIN, _NOW = (datetime.fromisoformat(line["time"]) for line in (BUSY[0], BUSY[-1]))
 PASSED_S = (_NOW - _BEGIN).total_seconds()
+LOSS_OF_BOB = {"worker": "bob", "address": "127.0.0.1:10002", "reason": "no answer in time"}
 
 
 def log_of(pilot: Pilot[None]) -> LineLog:
@@ -80,8 +78,22 @@ async def test_a_run_at_its_start_says_what_it_waits_for() -> None:
 async def test_the_time_goes_on_without_lines() -> None:
     desk = going(BUSY)
     async with console(desk, LIVE) as pilot:
-        desk.wall += timedelta(minutes=5)
+        desk.let_pass(300)
         await shows(pilot, f"elapsed {span(PASSED_S + 300)}")
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(hours=-1), timedelta(days=365)])
+async def test_a_clock_that_jumps_changes_no_duration(jump: timedelta) -> None:
+    desk = going([*BUSY, after(BUSY, "run.quorum", 0, have=2, need=3, seconds_left=100.0)])
+    async with console(desk, LIVE) as pilot:
+        await shows(pilot, "100 s left")
+        desk.wall += jump
+        desk.let_pass(40)
+        await shows(pilot, f"elapsed {span(PASSED_S + 40)}", "60 s left")
+        desk.tell(RUN, after(BUSY, "worker.lost", 40 + jump.total_seconds(), **LOSS_OF_BOB))
+        await shows(pilot, "bob lost 00:00, retrying")
+        desk.let_pass(5)
+        await shows(pilot, f"elapsed {span(PASSED_S + 45)}", "bob lost 00:05, retrying")
 
 
 async def test_the_end_of_a_run_says_how_it_ended_and_what_to_type_next() -> None:
@@ -136,7 +148,7 @@ async def test_abort_asks_and_does_nothing_unless_told_to(key: str) -> None:
         await press(pilot, "a")
         assert isinstance(pilot.app.screen, Choice)
         assert focused_label(pilot) == "Cancel"
-        assert "3 workers stop within a batch. The model of round 6 is kept." in text_of(pilot)
+        assert "The workers stop within a batch. The model of the last complete" in text_of(pilot)
         await press(pilot, key, ends="ask")
         assert isinstance(pilot.app.screen, LiveScreen)
         assert desk.requests == []
@@ -224,8 +236,8 @@ async def test_a_lost_worker_gives_a_banner_and_an_alarm() -> None:
     desk = going(lines)
     async with console(desk, Opening("live", run)) as pilot:
         desk.tell(run, {**lost, "time": lines[-1]["time"]})
-        desk.wall += timedelta(seconds=61)
-        await shows(pilot, "▲ bob lost 01:01, retrying; quorum 2/2 still met", "○B bob")
+        desk.let_pass(39)
+        await shows(pilot, "▲ bob lost 00:39, retrying; quorum 2/2 still met", "○B bob")
         words = f"bob ({lost['address']}) lost: {lost['reason']}."
         assert told(pilot) == [words]
         await press(pilot, "exclamation_mark")
@@ -237,50 +249,126 @@ async def test_a_lost_worker_gives_a_banner_and_an_alarm() -> None:
         assert "●B bob" in text_of(pilot)
 
 
+async def test_what_is_shown_of_an_engine_that_says_nothing_is_marked_as_old() -> None:
+    desk = going(BUSY)
+    async with console(desk, LIVE) as pilot:
+        desk.let_pass(39)
+        await shows(pilot, f"elapsed {span(PASSED_S + 39)}")
+        assert "has said nothing" not in text_of(pilot)
+        desk.let_pass(22)
+        await shows(pilot, "▲ the engine has said nothing for 01:01")
+        desk.tell(RUN, after(BUSY, "heartbeat", 61, text="the engine is alive"))
+        await until(pilot, lambda: "has said nothing" not in text_of(pilot))
+
+
+@pytest.mark.parametrize("num_alarms", [2, 5])
+async def test_alarms_that_come_together_are_told_each_but_not_more_than_three(
+    num_alarms: int,
+) -> None:
+    desk = going(BUSY)
+    async with console(desk, LIVE) as pilot:
+        reasons = [f"reason {number}" for number in range(num_alarms)]
+        lines = [after(BUSY, "worker.rejected", worker="bob", round=7, reason=r) for r in reasons]
+        desk.tell(RUN, *lines)
+        expected = min(num_alarms, 3) + (num_alarms > 3)
+        await until(pilot, lambda: len(told(pilot)) >= expected)
+        words = told(pilot)
+        assert [r for r in reasons if any(r in w for w in words)] == reasons[:3]
+        assert ("and 2 more, see !" in words) == (num_alarms == 5)
+        assert len(words) == expected
+
+
 async def test_without_trouble_there_are_no_alarms() -> None:
     async with console(going(BUSY), LIVE) as pilot:
         await press(pilot, "exclamation_mark")
         assert "no alarms" in text_of(pilot)
 
 
+async def test_the_commands_that_were_echoed_stand_beside_the_alarms() -> None:
+    desk = going(BUSY)
+    async with console(desk, LIVE) as pilot:
+        await press(pilot, "p")
+        await until(pilot, lambda: told(pilot))
+        desk.let_pass(5)
+        await press(pilot, "o")
+        await until(pilot, lambda: len(told(pilot)) > 1)
+        await press(pilot, "exclamation_mark")
+        shown = text_of(pilot).partition("Commands so far")[2]
+        later, earlier = f"fedconsole abort {RUN} --after-round ", f"fedconsole pause {RUN} "
+        assert 0 < shown.find(later) < shown.find(earlier)
+
+
 async def test_a_quorum_in_danger_counts_down() -> None:
     desk = going([*BUSY, after(BUSY, "run.quorum", 0, have=2, need=3, seconds_left=100.0)])
     async with console(desk, LIVE) as pilot:
         assert "▲ 2 of 3 needed; 100 s left" in text_of(pilot)
-        desk.wall += timedelta(seconds=40)
+        desk.let_pass(40)
         await shows(pilot, "▲ 2 of 3 needed; 60 s left")
+        desk.tell(RUN, after(BUSY, "run.paused", 40, round=7, waiting_for=[]))
+        await shows(pilot, "PAUSED")
+        assert "▲ 2 of 3 needed" in text_of(pilot)
+        assert "s left" not in text_of(pilot)
+        resumed = after(BUSY, "run.resumed", 40, round=7)
+        again = after(BUSY, "run.quorum", 40, have=2, need=3, seconds_left=90.0)
+        desk.tell(RUN, resumed, again)
+        await shows(pilot, "TRAINING", "▲ 2 of 3 needed; 90 s left")
 
 
-@dataclass
-class BrokenDesk(PreparedDesk):
-    """Its engines end in the midst of a run; `last` is raised then, if it is not None."""
+def waiting(**fields: object) -> Line:
+    said = {"have": 2, "need": 3, "seconds_left": 100.0, "phase": "waiting", "then": "fail"}
+    return after(BUSY, "run.quorum", 0, **said | fields)
 
-    last: RefusedError | None = None
 
-    async def follow(self, run: str) -> AsyncIterator[Line]:
-        for line in self.journals[run]:
-            yield line
-        if self.last is not None:
-            raise self.last
+async def test_a_run_that_lacks_workers_counts_down_to_what_happens_then() -> None:
+    desk = going([*BUSY, waiting()])
+    async with console(desk, LIVE, (120, 40)) as pilot:
+        await shows(pilot, "WAITING", "2 of 3 needed; 100 s left, then it fails; f or g: choose")
+        assert {"fewer": "f", "wait": "g"}.items() <= offered(pilot).items()
+        desk.let_pass(40)
+        await shows(pilot, "60 s left, then it fails")
+        desk.tell(RUN, after(BUSY, "run.fewer", 41, round=7, have=2, need=3))
+        await until(pilot, lambda: "f or g" not in text_of(pilot))
+        assert {"fewer", "wait"} & offered(pilot).keys() == set()
+
+
+async def test_more_time_is_given_by_one_key() -> None:
+    desk = going([*BUSY, waiting()])
+    async with console(desk, LIVE) as pilot:
+        await press(pilot, "g", ends="request")
+        assert desk.requests == [(RUN, Request.WAIT)]
+        assert told(pilot)[-1:] == [f"fedconsole quorum {RUN} wait"]
 
 
 @pytest.mark.parametrize(
-    ("last", "words"),
+    ("label", "requests"),
     [
-        (None, f"the engine of run {RUN} ended without a last word; finished rounds are kept"),
-        (RefusedError("the journal cannot be read"), "the journal cannot be read"),
+        ("Cancel", []),
+        ("Go on with 2", [(RUN, Request.FEWER)]),
+        ("Give more time", [(RUN, Request.WAIT)]),
+        ("Abort now", [(RUN, Request.ABORT)]),
     ],
 )
-async def test_an_engine_that_ends_without_a_last_word_is_told_of(
-    last: RefusedError | None, words: str
+async def test_going_on_with_fewer_is_a_question_whose_first_answer_is_to_leave_it(
+    label: str, requests: list[object]
 ) -> None:
-    desk = BrokenDesk(journals={RUN: BUSY}, running={RUN}, last=last)
+    desk = going([*BUSY, waiting()])
     async with console(desk, LIVE) as pilot:
-        await shows(pilot, words)
-        assert {"pause", "abort", "stop"} & offered(pilot).keys() == set()
-        await press(pilot, "p", "o", "a")
-        assert isinstance(pilot.app.screen, LiveScreen)
-        assert desk.requests == []
+        await press(pilot, "f")
+        assert isinstance(pilot.app.screen, Choice)
+        assert "2 of 3 needed" in text_of(pilot)
+        assert focused_label(pilot) == "Cancel"
+        while focused_label(pilot) != label:
+            await press(pilot, "left")
+        await press(pilot, "enter", ends="request")
+        assert desk.requests == requests
+
+
+async def test_nobody_is_nobody_to_go_on_with() -> None:
+    desk = going([*BUSY, waiting(have=0)])
+    async with console(desk, LIVE) as pilot:
+        await press(pilot, "f")
+        labels = [str(button.label) for button in pilot.app.screen.query(Button)]
+        assert labels == ["Give more time", "Abort now", "Cancel"]
 
 
 # Replay, and what only changes the picture

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import asyncio
 import shlex
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +10,11 @@ from textual.widgets import Button, Input, Select
 
 from fedconsole.coordinator.plan import OnQuorumLoss, Optimizer, Plan
 from fedconsole.errors import RefusedError
-from fedconsole.tui.desk import Line
 from fedconsole.tui.screens.live import LiveScreen
 from fedconsole.tui.screens.new_run import NewRunScreen
 from fedconsole.tui.widgets.form_field import FormField
 from fedconsole.tui.widgets.line_table import LineTable
-from tests.support.desk import NOW, PreparedDesk
+from tests.support.desk import PreparedDesk
 from tests.support.histories import a_run, lines_of, press, text_of, told
 from tests.tui.driving import add_device, card, console, hello, offered, shows, type_in, until
 
@@ -120,7 +116,8 @@ async def test_a_field_that_is_folded_away_is_named_when_it_is_wrong() -> None:
 async def test_settings_of_files_stand_in_the_form_from_the_start() -> None:
     desk = PreparedDesk(settings={"virtual": 2, "lr": 0.1, "workers": ("127.0.0.1:9",)})
     async with console(desk, "new") as pilot:
-        assert foot_of(pilot) == ["ready to start: F9", "fedconsole run"]
+        ready = "ready to start: F9  ▲ not there now: 127.0.0.1:9; a run would wait for them"
+        assert foot_of(pilot) == [ready, "fedconsole run"]
         await fill(pilot, lr="0.2")
         assert foot_of(pilot)[1] == "fedconsole run --lr 0.2"
 
@@ -140,6 +137,36 @@ async def test_devices_are_chosen_in_the_table_and_say_what_they_lack() -> None:
         await fill(pilot, task="ecg")
         await shows(pilot, "has no ecg")
         assert "has no ecg" in next(line for line in lines_of(pilot) if "kitchen" in line)
+
+
+async def test_no_start_is_offered_when_no_chosen_worker_has_the_dataset() -> None:
+    desk = fleet()
+    words = "✗ no chosen worker has digits: deal it, or choose others"
+    async with console(desk, "new") as pilot:
+        form_of(pilot).choose_workers([ATTIC])
+        await shows(pilot, words)
+        assert not is_startable(pilot)
+        assert "check" in offered(pilot)
+        await press(pilot, "f9", "enter")
+        assert desk.started == []
+        await fill(pilot, task="ecg")
+        assert (foot_of(pilot)[0], is_startable(pilot)) == ("ready to start: F9", True)
+        await fill(pilot, task="")
+        assert foot_of(pilot)[0] == words
+        form_of(pilot).choose_workers([ATTIC, KITCHEN])
+        await until(pilot, lambda: is_startable(pilot))
+        form_of(pilot).choose_workers([ATTIC])
+        desk.inventory.told_datasets(ATTIC, hello("attic", datasets=[card()]).datasets, desk.time_s)
+        await until(pilot, lambda: is_startable(pilot))
+        assert foot_of(pilot)[0] == "ready to start: F9"
+
+
+@pytest.mark.parametrize("other", [{"workers": ("10.9.9.9:1",)}, {"virtual": 1}], ids=str)
+async def test_a_worker_whose_data_nobody_knows_may_start(other: dict[str, Any]) -> None:
+    desk = fleet(plan=Plan(**{"workers": (ATTIC,), **other}))
+    async with console(desk, "new") as pilot:
+        await press(pilot, "ctrl+l")
+        assert is_startable(pilot)
 
 
 async def test_escape_leaves_the_fields_for_the_table_and_never_the_console() -> None:
@@ -240,7 +267,7 @@ async def test_a_refused_start_says_why_and_keeps_what_was_typed() -> None:
         await shows(pilot, "the disk is full")
         assert told(pilot) == ["the disk is full"]
         assert foot_of(pilot) == [
-            "the disk is full",
+            "✗ the disk is full",
             "fedconsole run --virtual 3 --rounds 2 --lr 0.5",
         ]
         desk.refusal = None
@@ -249,90 +276,20 @@ async def test_a_refused_start_says_why_and_keeps_what_was_typed() -> None:
         assert desk.started == [READY]
 
 
-# Check
+# Choosing among many
 
 
-def trial(address: str, **fields: Any) -> Line:
-    return {
-        "time": NOW.isoformat(),
-        "type": "preflight",
-        "run": "r",
-        "address": address,
-        "worker": address,
-        "ok": True,
-        "reason": None,
-        "batch_seconds": 0.25,
-        "memory_bytes": 3 * 2**20,
-        "num_examples": 640,
-        **fields,
-    }
-
-
-def end(**fields: Any) -> Line:
-    return {
-        "time": NOW.isoformat(),
-        "type": "run.finished",
-        "run": "r",
-        "outcome": "completed",
-        "reason": None,
-        "exit_code": 0,
-        **fields,
-    }
-
-
-async def test_f5_shows_each_worker_s_trial_and_how_long_it_will_take() -> None:
-    lines = [trial(KITCHEN), trial(ATTIC, batch_seconds=0.5), end()]
-    async with console(fleet(preflight_lines=lines), "fleet", WIDE) as pilot:
-        await press(pilot, "asterisk", "n")
-        await fill(pilot, rounds="6", federate_after_n_batches="20")
-        await press(pilot, "f5")
-        await shows(pilot, "✓ 0.250 s a batch, 3.0M", "✓ 0.500 s a batch, 3.0M")
-        # 6 rounds of 20 batches at the pace of the slower one.
-        assert foot_of(pilot)[0] == (
-            "✓ 2 workers are ready; training will take about 01:00; sending and tests come on top"
-        )
-        assert is_startable(pilot)
-        await fill(pilot, rounds="7")
-        await shows(pilot, "ready to start: F9")
-        assert "a batch, 3.0M" not in text_of(pilot)
-
-
-async def test_a_check_that_fails_says_which_worker_and_why() -> None:
-    lines = [
-        trial(KITCHEN),
-        trial(ATTIC, ok=False, reason="no dataset digits"),
-        end(outcome="failed", reason="1 of 2 workers is not ready", exit_code=4),
-    ]
-    async with console(fleet(preflight_lines=lines), "fleet", WIDE) as pilot:
-        await press(pilot, "asterisk", "n", "f5")
-        await shows(pilot, "✗ no dataset digits", "✓ 0.250 s a batch")
-        assert foot_of(pilot)[0] == "Run r failed: 1 of 2 workers is not ready."
-
-
-@dataclass
-class SlowDesk(PreparedDesk):
-    """Its checks wait until they are let go."""
-
-    may_go_on: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def preflight(self, plan: Plan) -> AsyncIterator[Line]:
-        await self.may_go_on.wait()
-        async for line in super().preflight(plan):
-            yield line
-
-
-async def test_nothing_starts_during_a_check() -> None:
-    desk = SlowDesk(preflight_lines=[end()])
-    async with console(desk, "new") as pilot:
-        await fill(pilot, virtual="3")
-        await press(pilot, "f5")
-        assert foot_of(pilot)[0] == "trying a batch on every worker…"
-        assert not is_startable(pilot)
-        await press(pilot, "f9")
-        assert desk.started == []
-        desk.may_go_on.set()
-        await shows(pilot, "0 workers are ready")
-        assert is_startable(pilot)
+async def test_the_workers_can_be_filtered_and_only_those_shown_are_marked() -> None:
+    async with console(fleet(), "new", WIDE) as pilot:
+        await press(pilot, "escape", "slash", *"kit")
+        await shows(pilot, " 1/2")
+        # What is typed there is no part of the form.
+        assert form_of(pilot).query_one("#task", Input).value == ""
+        await press(pilot, "enter", "asterisk")
+        assert form_of(pilot).state.workers == (KITCHEN,)
+        await press(pilot, "escape")
+        assert [row.split()[0] for row in worker_rows(pilot)[:2]] == ["attic", "■"]
+        assert form_of(pilot).state.workers == (KITCHEN,)
 
 
 # Plans of other runs
@@ -358,7 +315,7 @@ async def test_a_run_of_the_history_is_cloned_into_the_form() -> None:
     plan = {"task": "digits", "workers": [KITCHEN, "10.9.9.9:1"], "virtual": 0, "lr": 0.5}
     desk = fleet(summaries={"20261123-0001": a_run(1, plan=plan | {"nesterov": False})})
     async with console(desk, "history") as pilot:
-        await press(pilot, "l")
+        await press(pilot, "f")
         command = f"fedconsole run --worker {KITCHEN} --worker 10.9.9.9:1 --lr 0.5"
         assert foot_of(pilot)[1] == command
         # A worker that is not in the fleet now stays in sight.

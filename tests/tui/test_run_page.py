@@ -50,7 +50,7 @@ async def test_a_run_s_page_has_all_panes(desk: PreparedDesk, size: tuple[int, i
     assert "T test" in seen["curves"]
     assert "alice       10/10     ■ ■ ■ ■ ■ ■ ■ ■ ■ ■" in seen["attendance"]
     assert "    2      3   0.3000  0.4000  90.0%" in seen["rounds"]
-    assert "0.75" in seen["classes"]
+    assert "75.0%" in seen["classes"]
     assert "lr                         0.5" in seen["plan"]
     assert "batch_size" not in seen["plan"]
     assert "model  /models/m" in seen["plan"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedconsole.learning.aggregation import WeightedUpdate, federated_average, require_fit
 from fedconsole.learning.model_files import ModelFile, spec_of, write_model
-from pi_daemon.protocol.errors import TensorError
+from pi_daemon.protocol.errors import TensorError, TransferError
 
 GLOBAL = {
     "fc.weight": torch.zeros(2, 3),
@@ -122,7 +122,7 @@ def test_an_update_that_does_not_fit_is_refused_by_tensor(
 def test_an_update_with_another_hash_than_announced_is_refused(tmp_path: Path) -> None:
     path = update(tmp_path, "alice", 1, 1.0).path
     require_fit(path, RETURNED, hashlib.sha256(path.read_bytes()).hexdigest())
-    with pytest.raises(TensorError, match="is not the one that was announced"):
+    with pytest.raises(TransferError, match="is not the one that was announced"):
         require_fit(path, RETURNED, hashlib.sha256(b"other bytes").hexdigest())
 
 

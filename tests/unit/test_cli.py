@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -9,11 +12,18 @@ from websockets.asyncio.server import serve
 
 from fedconsole import history, paths
 from fedconsole.cli import doctor
+from fedconsole.cli.console import is_plain
 from fedconsole.cli.main import carry_out
 from fedconsole.cli.output import Output, print_rows
 from fedconsole.cli.run import pick
-from fedconsole.errors import UsageError
+from fedconsole.engine.control import ControlServer
+from fedconsole.engine.store import RunStore
+from fedconsole.errors import RefusedError, UsageError
 from fedconsole.fleet.device import Device, Source
+from fedconsole.trust import known_devices
+from fedconsole.trust.known_devices import KnownDevice
+from pi_daemon.protocol.pairing import ConsoleRole
+from pi_daemon.trust.keys import ID_LENGTH
 from tests.support.places import redirect, write_journal
 from tests.unit.test_history import CREATED, END, ROUND, TEST
 
@@ -54,6 +64,8 @@ def test_the_version_is_data(arguments: list[str], capsys: Capture) -> None:
         (["runs", "show"], 2, "there are no runs"),
         (["runs", "export"], 2, "export what? give one of"),
         (["abort", "all"], 2, "no run to abort; none is running"),
+        (["quorum", "all", "fewer"], 2, "no run to go on with fewer; none is running"),
+        (["quorum", "all", "perhaps"], 2, "Invalid value for 'answer'"),
         (["devices", "show", "kitchen"], 3, "no device 'kitchen'; known: none"),
         (["completion", "tcsh"], 2, "no completion for 'tcsh'"),
     ],
@@ -201,6 +213,13 @@ def test_the_log_keeps_the_seed_s_lines(capsys: Capture) -> None:
     ]
 
 
+def test_the_log_as_json_is_the_journal(capsys: Capture) -> None:
+    write_journal("20261122-aaaa", [CREATED, TEST, ROUND, END])
+    assert carry_out(["logs", "--json"]) == 0
+    printed = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert printed == list(history.lines("20261122-aaaa"))
+
+
 def test_a_finished_run_cannot_be_attached_paused_or_aborted(capsys: Capture) -> None:
     write_journal("20261122-aaaa", [CREATED, END])
     for command in ("attach", "pause", "resume", "abort"):
@@ -208,30 +227,27 @@ def test_a_finished_run_cannot_be_attached_paused_or_aborted(capsys: Capture) ->
         assert "is not running" in capsys.readouterr().err
 
 
-def test_configuration_is_shown_with_origins_and_checked(
-    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+async def test_what_is_asked_of_all_runs_reaches_those_behind_one_that_refuses(
+    capsys: Capture,
 ) -> None:
-    monkeypatch.delenv("FEDCONSOLE_DATA", raising=False)
-    Path("fedconsole.toml").write_text("[run]\nlr = 0.5\n")
-    carry_out(["config", "show", "--origin", "-o", "json"])
-    rows = {row["key"]: row for row in json.loads(capsys.readouterr().out)}
-    assert rows["lr"] == {"key": "lr", "value": 0.5, "origin": "fedconsole.toml"}
-    assert carry_out(["config", "check"]) == 0
-    assert capsys.readouterr().err == "good: fedconsole.toml\n"
-    Path("fedconsole.toml").write_text("[run]\nlr = -1\n")
-    assert carry_out(["config", "check"]) == 2
-    carry_out(["config", "path"])
-    assert capsys.readouterr().out.splitlines()[0] == str(Path("fedconsole.toml").absolute())
+    asked = []
 
+    def refuse(_request: str) -> None:
+        raise RefusedError("not now")
 
-def test_a_check_of_the_configuration_names_variables_that_mean_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    monkeypatch.setenv("FEDCONSOLE_DATA", "/somewhere")
-    assert carry_out(["config", "check"]) == 0
+    async with AsyncExitStack() as stack:
+        for run, answer in (("20261122-aaaa", refuse), ("20261123-bbbb", asked.append)):
+            store = RunStore(paths.runs_dir() / run)
+            stack.callback(store.close)
+            control = ControlServer(store, answer)
+            await control.start()
+            stack.push_async_callback(control.close, grace_s=0.1)
+        assert await asyncio.to_thread(carry_out, ["pause", "all"]) == 3
+    assert asked == ["pause"]
     assert capsys.readouterr().err.splitlines() == [
-        "FEDCONSOLE_DATA is no setting of fedconsole, so it changes nothing",
-        "good: no files, all defaults",
+        "run 20261122-aaaa: not now",
+        "run 20261123-bbbb was asked to pause",
+        "fedconsole: 1 of 2 runs were not asked to pause",
     ]
 
 
@@ -239,6 +255,38 @@ def test_tables_align_by_cells_not_characters(capsys: Capture) -> None:
     rows = [{"name": "앨리스", "n": 1}, {"name": "bob", "n": None}]
     print_rows(rows, ("name", "n"), Output.TABLE)
     assert capsys.readouterr().out.splitlines() == ["NAME    N", "앨리스  1", "bob     -"]
+
+
+def test_csv_is_quoted_cleaned_and_has_all_digits(capsys: Capture) -> None:
+    rows = [
+        {"name": 'a "b", c', "loss": 1 / 3, "datasets": ["x", "y"], "run": None},
+        {"name": "e\x1b[2J\nf", "loss": 2.0, "datasets": [], "run": "r"},
+    ]
+    print_rows(rows, ("name", "loss", "datasets", "run"), Output.CSV)
+    out = capsys.readouterr().out
+    assert out.count("\n") == 3
+    assert list(csv.reader(io.StringIO(out))) == [
+        ["name", "loss", "datasets", "run"],
+        ['a "b", c', "0.3333333333333333", "x, y", ""],
+        ["e[2J f", "2.0", "", "r"],
+    ]
+
+
+def test_runs_are_listed_shown_and_compared_as_csv(capsys: Capture) -> None:
+    for run, seed in (("20261122-aaaa", 1), ("20261123-bbbb", 2)):
+        created = CREATED | {"plan": {"virtual": 2, "seed": seed}}
+        write_journal(run, [created, TEST, ROUND, END])
+
+    def table(*arguments: str) -> list[list[str]]:
+        assert carry_out([*arguments, "-o", "csv"]) == 0
+        return list(csv.reader(io.StringIO(capsys.readouterr().out)))
+
+    header, *runs = table("runs", "list")
+    assert (header[0], [row[0] for row in runs]) == ("run", ["20261122-aaaa", "20261123-bbbb"])
+    header, shown = table("runs", "show")
+    assert dict(zip(header, shown, strict=True))["updates"] == "alice, bob"
+    header, *compared = table("runs", "compare", "20261122", "20261123")
+    assert [dict(zip(header, row, strict=True))["plan.seed"] for row in compared] == ["1", "2"]
 
 
 def test_the_names_of_the_system_of_2020_still_work(capsys: Capture) -> None:
@@ -265,33 +313,41 @@ def test_the_hidden_names_are_not_in_the_help(capsys: Capture) -> None:
     assert "--save-model" in out
 
 
-def test_doctor_finds_this_machine_fit_or_says_how_to_mend_it(capsys: Capture) -> None:
-    exit_code = carry_out(["doctor", "-o", "json"])
-    rows = json.loads(capsys.readouterr().out)
-    assert exit_code == (1 if any(row["result"] == "bad" for row in rows) else 0)
-    assert all(row["fix"] for row in rows if row["result"] == "bad")
-    assert [row["check"] for row in rows] == [
-        *("python", "torch", "terminal", "encoding", "multicast"),
-        *("port", "disk", "state folder", "runtime folder"),
-    ]
-
-
-def test_doctor_names_an_unsafe_runtime_folder(place: Path, capsys: Capture) -> None:
-    (place / "r" / "fedconsole").mkdir(mode=0o755)
-    assert carry_out(["doctor", "-o", "json"]) == 1
-    last = json.loads(capsys.readouterr().out)[-1]
-    assert (last["check"], last["result"]) == ("runtime folder", "bad")
-    assert "chmod 700" in last["found"]
+def completed(words: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> list[str]:
+    """What bash is offered for the last of the words."""
+    monkeypatch.setenv("_FEDCONSOLE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    with pytest.raises(SystemExit):
+        carry_out([])
+    return capsys.readouterr().out.split()
 
 
 def test_completion_knows_the_runs(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     write_journal("20261122-aaaa", [CREATED, END])
-    monkeypatch.setenv("_FEDCONSOLE_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", "fedconsole runs show 2026")
-    monkeypatch.setenv("COMP_CWORD", "3")
-    with pytest.raises(SystemExit):
-        carry_out([])
-    assert capsys.readouterr().out.strip() == "20261122-aaaa"
+    assert completed("fedconsole runs show 2026", monkeypatch, capsys) == ["20261122-aaaa"]
+
+
+def test_completion_knows_the_devices_of_this_console(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    known_devices.remember(
+        KnownDevice(
+            id="A" * ID_LENGTH,
+            name="kitchen",
+            role=ConsoleRole.OPERATOR,
+            paired_at="2026-11-27T09:00:00Z",
+            certificate="",
+            addresses=("192.0.2.1:10002",),
+        )
+    )
+    Path("fedconsole.toml").write_text("[[devices]]\nhost = '192.0.2.2'\nname = 'kiosk'\n")
+    for command in ("show", "ping", "forget"):
+        assert completed(f"fedconsole devices {command} ki", monkeypatch, capsys) == [
+            *("kiosk", "kitchen"),
+        ]
+    Path("fedconsole.toml").write_text("[[devices")
+    assert completed("fedconsole devices show ki", monkeypatch, capsys) == []
 
 
 async def test_a_device_that_hangs_up_is_listed_as_offline(capsys: Capture) -> None:
@@ -305,3 +361,11 @@ async def test_a_device_that_hangs_up_is_listed_as_offline(capsys: Capture) -> N
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["address"], row["state"]) == (f"127.0.0.1:{port}", "offline")
     assert row["reason"]
+
+
+def test_sentences_are_wanted_by_an_option_or_by_a_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert [is_plain(None), is_plain(True)] == [False, True]
+    monkeypatch.setenv("FEDCONSOLE_PLAIN", "true")
+    assert is_plain(None)

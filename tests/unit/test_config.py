@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedconsole import paths
-from fedconsole.config import FrontEnd, Setting, load
+from fedconsole.config import FrontEnd, Setting, load, read_value
 from fedconsole.coordinator.plan import Optimizer, Plan, PlanError
 from fedconsole.errors import RefusedError, UsageError
 from fedconsole.fleet.device import Device, Source
@@ -196,3 +196,9 @@ def test_the_effective_settings_name_their_origin() -> None:
     assert settings["epochs"] == Setting("epochs", 2, "default")
     assert settings["virtual"] == Setting("virtual", 0, "default")
     assert settings["timeout"] == Setting("timeout", None, "default")
+
+
+def test_a_number_with_more_digits_than_can_be_read_is_called_too_far_from_0() -> None:
+    digits = "9" * 5_000
+    with pytest.raises(UsageError, match=f"^epochs is '{digits}': expected a number nearer to 0$"):
+        read_value("epochs", digits)

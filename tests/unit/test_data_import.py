@@ -66,7 +66,7 @@ def test_records_become_one_dataset_and_a_report(
 
 def test_records_lead_rr_intervals_and_target_can_be_chosen(records: Path) -> None:
     assert import_wfdb(records, "--records", "119", "--rr") == 0
-    assert import_wfdb(records, "--records", "119", "--lead", "V1", "--to", "v1.npz") == 0
+    assert import_wfdb(records, "--records", " 119", "--lead", "V1", "--to", "v1.npz") == 0
     found = load("ecg-rr.npz")
     assert (found.x.shape, found.x.dtype) == ((NUM_BEATS, 190), np.uint8)
     assert np.array_equal(load("v1.npz").x, read_beats(records, "119", lead="V1").x)
@@ -103,6 +103,10 @@ def test_without_a_single_beat_nothing_is_written(
     assert import_wfdb(empty) == 3
     assert capsys.readouterr().err == (
         f"pi-daemon: {empty} holds no WFDB records: expected files such as 100.hea\n"
+    )
+    assert import_wfdb(records / "nowhere") == 3
+    assert capsys.readouterr().err == (
+        f"pi-daemon: {records / 'nowhere'} is no folder: name the one that holds the records\n"
     )
     assert files() == []
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from pi_daemon.data_store import KEEP_PART_S, DataStore, DataStoreError, open_data_store
+from pi_daemon.device.receiving import Room
 from pi_daemon.protocol.messages import DatasetCard, OfferData, RefusalCode
-from pi_daemon.receiving import Room
+from pi_daemon.server.data_store import KEEP_PART_S, DataStore, DataStoreError, open_data_store
 
 X = np.arange(24, dtype=np.uint8).reshape(6, 2, 2)
 GOOD = save({"x": X, "y": np.array([0, 1, 2, 0, 1, 2])})
@@ -84,6 +84,23 @@ def test_bytes_that_were_not_offered_are_deleted(store: DataStore, tmp_path: Pat
         RefusalCode.BAD_DATA,
         "not the bytes that were offered: deal it again",
     )
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        ((6, *[1] * 13), "x has 14 and y 1 dimensions, at most 13 are allowed"),
+        ((6, 0), "its 6 examples hold no values"),
+    ],
+)
+def test_samples_that_no_card_can_tell_of_are_refused(
+    store: DataStore, tmp_path: Path, shape: tuple[int, ...], reason: str
+) -> None:
+    content = save({"x": np.zeros(shape, np.uint8), "y": np.zeros(6, np.int64)})
+    code, told = store.store(bring(store, content))  # type: ignore[misc]
+    assert code is RefusalCode.BAD_DATA
+    assert reason in told
     assert names(tmp_path) == []
 
 

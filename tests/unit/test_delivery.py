@@ -6,29 +6,33 @@ from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from fedconsole.coordinator.events import Event, UpdateDelivered, UpdateRejected
 from fedconsole.coordinator.plan import Plan
 from fedconsole.dialling import console_hello
 from fedconsole.engine.delivery import deliver
 from fedconsole.engine.store import Row, RunStore
-from fedconsole.engine.worker import Captured, Job
+from fedconsole.engine.worker import Captured, Job, ModelOnDisk
 from fedconsole.learning.model_files import spec_of, write_model
 from pi_daemon.protocol import messages as m
+from pi_daemon.protocol.errors import TransferError
 
 X = torch.arange(6, dtype=torch.float32)
 RETURNED = {"x": spec_of(X)}
+PICKLE = b"\x80\x04cos\nsystem\n(S'true'\ntR."
 
 
 class Reports:
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.rows: list[Row] = []
 
     def event(self, event: Event) -> None:
         self.events.append(event)
 
     def note(self, row: Row) -> None:
-        raise AssertionError(f"a delivery notes nothing: {row}")
+        self.rows.append(row)
 
 
 @pytest.fixture
@@ -40,6 +44,7 @@ async def job(tmp_path: Path) -> Job:
             graphs=b"",
             graphs_sha256="",
             returned=RETURNED,
+            parameters=("x",),
             dataset="digits",
             sample_shape=(8, 8),
             sample_dtype="uint8",
@@ -87,13 +92,16 @@ async def test_an_update_that_came_with_its_hash_is_delivered(job: Job) -> None:
     assert (event.file, event.sha256) == (path.name, sha256)
 
 
-async def test_an_update_with_other_bytes_than_announced_is_rejected_and_deleted(job: Job) -> None:
+async def test_an_update_with_other_bytes_than_announced_is_deleted_and_blamed_on_the_link(
+    job: Job,
+) -> None:
     path = job.store.new_update_path(1, "alice")
     write_model(path, RETURNED, lambda name: [X])
     sha256 = hashlib.sha256(b"something else").hexdigest()
-    assert await delivered(job, path, sha256, has_travelled=True) == UpdateRejected(
-        "alice", 1, 1, "the SHA-256 of the bytes is not the one that was announced"
-    )
+    reports = Reports()
+    with pytest.raises(TransferError, match="is not the one that was announced"):
+        await deliver(job, reports, "alice", announced(path, sha256), path)
+    assert reports.events == []
     assert not path.exists()
 
 
@@ -110,3 +118,54 @@ async def test_an_update_that_was_written_here_needs_no_hash(job: Job) -> None:
     write_model(path, RETURNED, lambda name: [X])
     event = await delivered(job, path, "0" * 64, has_travelled=False)
     assert isinstance(event, UpdateDelivered)
+
+
+async def test_an_update_of_another_run_is_thrown_away_with_a_warning(job: Job) -> None:
+    path = job.store.new_update_path(1, "alice")
+    sha256 = write_model(path, RETURNED, lambda name: [X]).sha256
+    reports = Reports()
+    await deliver(job, reports, "alice", replace(announced(path, sha256), run="r2"), path)
+    assert reports.events == []
+    assert [row.fields["text"] for row in reports.rows] == ["it sent an update of another run: r2"]
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(("factor", "is_taken"), [(1.0, True), (900.0, True), (1e6, False)])
+async def test_an_update_that_blows_the_model_up_is_rejected(
+    job: Job, tmp_path: Path, factor: float, is_taken: bool
+) -> None:
+    model = tmp_path / "model"
+    written = write_model(model, RETURNED, lambda name: [X])
+    job.models["0" * 64] = ModelOnDisk(model, "0" * 64, written.sha256, written.size)
+    path = job.store.new_update_path(1, "alice")
+    sha256 = write_model(path, RETURNED, lambda name: [X * factor]).sha256
+    event = await delivered(job, path, sha256, has_travelled=True)
+    if is_taken:
+        assert isinstance(event, UpdateDelivered)
+    else:
+        # 0 to 5 have a root mean square of 3.03.
+        assert event == UpdateRejected(
+            "alice",
+            1,
+            1,
+            "its parameters are too large: their root mean square is 3.03e+06, "
+            "at most 3.03e+03 allowed",
+        )
+    assert path.exists() is is_taken
+
+
+async def test_a_pickle_is_rejected_without_being_unpickled(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("something is unpickled")
+
+    for name in ("pickle.load", "pickle.loads", "pickle.Unpickler", "torch.load"):
+        monkeypatch.setattr(name, fail)
+    path = job.store.new_update_path(1, "alice")
+    path.write_bytes(PICKLE)
+    sha256 = hashlib.sha256(PICKLE).hexdigest()
+    event = await delivered(job, path, sha256, has_travelled=True)
+    assert isinstance(event, UpdateRejected)
+    assert event.reason.startswith("tensor header of ")
+    assert not path.exists()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import typer
 from msgspec.structs import fields
 
+from fedconsole import line_schema
 from fedconsole.cli.main import app
 from fedconsole.coordinator import facts
 from fedconsole.coordinator.phases import phase_diagram
@@ -25,6 +28,7 @@ from pi_daemon.cli.main import app as daemon_app
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 OPERATING = ROOT / "docs" / "operating.md"
+RECORDINGS = sorted((ROOT / "screenshots").glob("*.jsonl"))
 EXAMPLE = ROOT / "examples" / "tasks" / "motion.py"
 
 
@@ -124,6 +128,29 @@ def test_the_json_lines_are_those_that_machine_and_engine_write() -> None:
     assert {line: documented[line] for line in noted} == {line: engine[line] for line in noted}
 
 
+def test_the_schema_of_the_json_lines_is_up_to_date_and_has_the_documented_fields() -> None:
+    path = ROOT / "docs" / "journal.schema.json"
+    assert path.read_text(encoding="utf-8") == line_schema.text()
+    parts = line_schema.schema()["$defs"]
+    described = {
+        line.__struct_config__.tag: parts[line.__name__]["properties"].keys() - {"type"}
+        for line in line_schema.LINES
+    }
+    assert described == documented_lines()
+
+
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
+def test_a_recorded_run_keeps_to_the_schema(path: Path) -> None:
+    schema = line_schema.schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    assert [error.message for line in lines for error in validator.iter_errors(line)] == []
+    assert {line["type"] for line in lines} <= documented_lines().keys()
+    ends = [validator.is_valid(line | {"type": "run.finished"}) for line in lines]
+    assert ends == [line["type"] == "run.finished" for line in lines]
+
+
 def test_the_diagram_of_the_phases_is_the_table_of_transitions() -> None:
     assert code_block(ROOT / "docs" / "architecture.md", "mermaid") == phase_diagram()
 
@@ -148,3 +175,18 @@ def anchors(document: Path) -> set[str]:
     """What headings are called in links."""
     headings = re.findall(r"^#+ (.+)$", document.read_text(), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_tests_that_the_table_of_cases_names_are_there() -> None:
+    """A test's file, or `...` for the one named before it; a parameter in brackets is not looked at."""
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    rows = re.findall(r"^\| (\d+) \|[^|]*\|[^|]*\|([^|]*)\|", text, flags=re.MULTILINE)
+    assert [int(number) for number, _tests in rows] == [*range(1, 35), *range(36, 65)]
+    for number, tests in rows:
+        path = ROOT
+        for name in quoted(tests):
+            file, _, test = name.partition("::")
+            path = path if file == "..." else ROOT / "tests" / file
+            assert path.is_file(), f"case {number}: there is no {path}"
+            function = test.partition("[")[0]
+            assert not test or f"def {function}(" in path.read_text(), f"case {number}: {name}"

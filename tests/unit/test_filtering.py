@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from fedconsole.tui.widgets.filtering import EVERYTHING, FilterError, parse
@@ -118,3 +120,12 @@ def test_an_address_is_no_field() -> None:
     assert wanted.matches({"address": "kitchen:10002"})
     assert not wanted.matches({"address": "kitchen:10003"})
     assert parse("12:30").needles == ("12:30",)
+
+
+def test_what_a_mac_pastes_matches_what_is_shown() -> None:
+    shown = {"worker": "라즈베리"}
+    pasted = unicodedata.normalize("NFD", shown["worker"])
+    assert pasted != shown["worker"]
+    assert parse(pasted).matches(shown)
+    assert parse(f"worker:~^{pasted}$").matches(shown)
+    assert parse(pasted).needles == (shown["worker"],)

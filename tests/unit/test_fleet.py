@@ -9,15 +9,15 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
-from fedconsole import paths
 from fedconsole.errors import UsageError
-from fedconsole.fleet import last_seen
 from fedconsole.fleet.device import Device, Source, parse_address
-from fedconsole.fleet.finding import merge
+from fedconsole.fleet.finding import MAX_PLACES, merge
 from fedconsole.fleet.viewer import greet, greet_all
+from fedconsole.trust.known_devices import KnownDevice
 from pi_daemon.protocol.codec import decode_from_console, encode
 from pi_daemon.protocol.limits import SUBPROTOCOL
 from pi_daemon.protocol.messages import DeviceState, DeviceStatus, Hello, Role
+from pi_daemon.protocol.pairing import ConsoleRole
 from tests.support.places import redirect
 
 ALICE_ID = "LOEWQ3QVZ5YVM6AAAAAAAAAAAAAAAAAA"
@@ -82,7 +82,7 @@ def test_a_device_known_from_several_sources_appears_once_the_best_address_first
     local = Device("alice", "127.0.0.1:9", Source.LOCAL, ALICE_ID)
     announced = Device("alice", "10.0.0.2:9", Source.MDNS, ALICE_ID[:16])
     same_address = Device("kitchen", "127.0.0.1:9", Source.CONFIG)
-    old = Device("bob", "10.0.0.3:9", Source.LAST_SEEN, "BOB")
+    old = Device("bob", "10.0.0.3:9", Source.CONFIG, "BOB")
     assert merge([local, announced, same_address, old]) == [local, old]
 
 
@@ -93,25 +93,46 @@ def test_a_device_found_twice_keeps_other_devices_off_its_other_address() -> Non
     assert merge([local, announced, by_hand]) == [local]
 
 
-def test_addresses_that_worked_are_remembered_the_latest_first() -> None:
-    alice = Device("alice", "10.0.0.2:9", Source.MDNS, "A")
-    bob = Device("bob", "10.0.0.3:9", Source.MDNS, "B")
-    moved = Device("alice", "10.0.0.9:9", Source.MDNS, "A")
-    nameless = Device("?", "10.0.0.4:9", Source.CONFIG)
-    last_seen.remember([alice, nameless])
-    last_seen.remember([bob])
-    assert [device.name for device in last_seen.load()] == ["bob", "alice"]
-    last_seen.remember([moved])
-    assert last_seen.load() == [
-        Device("alice", "10.0.0.9:9", Source.LAST_SEEN, "A"),
-        Device("bob", "10.0.0.3:9", Source.LAST_SEEN, "B"),
+def known(*addresses: str) -> KnownDevice:
+    return KnownDevice(
+        id=ALICE_ID,
+        name="alice",
+        role=ConsoleRole.OPERATOR,
+        paired_at="2026-01-01T00:00:00+00:00",
+        certificate="",
+        addresses=addresses,
+    )
+
+
+def test_a_paired_device_is_one_with_all_places_where_it_may_be_the_most_trusted_first() -> None:
+    hints = [
+        Device("alice", "127.0.0.1:9", Source.LOCAL, ALICE_ID),
+        Device("\x1b[2J", "10.0.0.66:9", Source.MDNS, ALICE_ID[:16]),
+        Device("by hand", "10.0.0.3:9", Source.CONFIG),
+    ]
+    places = ("127.0.0.1:9", "10.0.0.2:9", "10.0.0.3:9", "10.0.0.66:9")
+    merged = merge(hints, [known("10.0.0.2:9", "10.0.0.3:9")])
+    assert [(device.name, device.places, device.is_paired) for device in merged] == [
+        ("alice", places, True)
+    ]
+    assert merge([], [known("10.0.0.2:9")]) == [
+        Device("alice", "10.0.0.2:9", Source.KNOWN, ALICE_ID, is_paired=True)
     ]
 
 
-def test_a_broken_memory_is_an_empty_one() -> None:
-    last_seen.remember([Device("alice", "10.0.0.2:9", Source.MDNS, "A")])
-    paths.last_seen_file().write_bytes(b'{"A": 3}')
-    assert last_seen.load() == []
+def test_another_device_at_the_address_of_a_paired_one_is_not_hidden_by_it() -> None:
+    other = Device("bob", "10.0.0.2:9", Source.MDNS, "B" * 16)
+    merged = merge([other], [known("10.0.0.2:9")])
+    assert [(device.name, device.is_paired) for device in merged] == [
+        ("alice", True),
+        ("bob", False),
+    ]
+
+
+def test_however_many_places_are_announced_so_many_are_tried() -> None:
+    forged = [Device("x", f"10.0.1.{n}:9", Source.MDNS, ALICE_ID[:16]) for n in range(99)]
+    [alice] = merge(forged, [known("10.0.0.2:9")])
+    assert (alice.address, len(alice.places)) == ("10.0.0.2:9", MAX_PLACES)
 
 
 async def test_a_viewer_takes_the_hello_tells_its_role_and_leaves() -> None:
@@ -125,28 +146,15 @@ async def test_a_viewer_takes_the_hello_tells_its_role_and_leaves() -> None:
     assert ours.role is Role.VIEWER
 
 
-async def test_devices_are_greeted_in_order_and_those_on_loopback_not_remembered() -> None:
+async def test_devices_are_greeted_in_order() -> None:
     hostile = Hello(proto=1, min_proto=1, id="B", name="\x1b[2Jbob", boot_id="b", build="t")
     async with (
         device_that_says(encode(HELLO)) as (alice, _),
         device_that_says(encode(hostile)) as (bob, _),
     ):
-        silent = Device("gone", "127.0.0.1:1", Source.LAST_SEEN, "G")
+        silent = Device("gone", "127.0.0.1:1", Source.CONFIG, "G")
         greetings = await greet_all([alice, silent, bob])
     assert [greeting.hello for greeting in greetings] == [HELLO, None, hostile]
-    # Their ports on loopback are anybody's when they are gone.
-    assert last_seen.load() == []
-
-
-def test_devices_elsewhere_are_remembered_the_latest_first() -> None:
-    alice = Device("alice", "192.168.0.52:10002", Source.MDNS, ALICE_ID)
-    bob = Device("bob", "[fe80::1]:10002", Source.CONFIG, "B")
-    last_seen.remember([alice])
-    last_seen.remember([bob, Device("?", "192.168.0.53:10002", Source.CONFIG)])
-    assert [(device.name, device.address) for device in last_seen.load()] == [
-        ("bob", "[fe80::1]:10002"),
-        ("alice", "192.168.0.52:10002"),
-    ]
 
 
 @pytest.mark.parametrize(
@@ -170,9 +178,18 @@ async def test_a_device_that_speaks_otherwise_is_no_greeting(
     assert greeting.reason.startswith(reason)
 
 
+async def test_a_device_that_says_too_much_at_once_is_told_by_its_size() -> None:
+    async with device_that_says(bytes(2 << 20)) as (device, _):
+        greeting = await greet(device)
+    reason = (
+        "the device broke the protocol: frame with 2097152 bytes exceeds limit of 1048576 bytes"
+    )
+    assert greeting.reason == reason
+
+
 async def test_another_device_at_a_known_address_is_not_taken_for_it() -> None:
     async with device_that_says(encode(HELLO)) as (device, _):
-        greeting = await greet(Device("bob", device.address, Source.LAST_SEEN, "BOB"))
+        greeting = await greet(Device("bob", device.address, Source.CONFIG, "BOB"))
     assert greeting.reason == f"another device answers: {ALICE_ID}, not BOB"
 
 

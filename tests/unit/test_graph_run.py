@@ -8,6 +8,8 @@ import torch
 from pi_daemon.learning.graph import CompiledGraph, GraphRunError
 from pi_daemon.protocol.graphs import (
     Argument,
+    Device,
+    DType,
     Graph,
     GraphError,
     InputRef,
@@ -109,6 +111,25 @@ def test_arithmetic_on_sizes_takes_sizes_only(node: Node, reason: str) -> None:
     with pytest.raises(GraphRunError) as caught:
         run(node, result="n")
     assert str(caught.value) == f"node n ({node.operator}): {reason}"
+
+
+@pytest.mark.parametrize(
+    ("node", "kind"),
+    [
+        (Node("n", "aten.zeros.default", ((2,),), {"dtype": 9}), "dtype"),
+        (Node("n", "aten.zeros.default", ((2, 2),), {"layout": 1}), "layout"),
+        (Node("n", "aten.to.device", (X, "cpu", DType("F32"))), "device"),
+        (Node("n", "aten.to.dtype", (X, 12)), "dtype"),
+        (Node("n", "aten.clone.default", (X,), {"memory_format": 2}), "memory_format"),
+        (Node("n", "aten.rand.default", ((2,),), {"layout": Device()}), "layout"),
+    ],
+)
+def test_no_number_and_no_word_stands_for_a_dtype_a_layout_or_a_device(
+    node: Node, kind: str
+) -> None:
+    """Torch would take them: complex numbers, quantized and sparse tensors, other devices."""
+    with pytest.raises(GraphError, match=rf"^node n \(.*\) has a {kind} that is none$"):
+        run(node, result="n")
 
 
 def test_a_loss_is_one_number() -> None:

@@ -180,6 +180,14 @@ REFUSED: dict[str, tuple[Node, str]] = {
         "node n (aten.batch_norm.default) needs its nine arguments by position, "
         "`training` as a boolean",
     ),
+    "a builtin's arguments by keyword": (
+        Node("n", "getitem", (), {"results": NodeRef("linear"), "index": 0}),
+        "node n (getitem) takes its arguments by position",
+    ),
+    "a list that is too long": (
+        Node("n", "aten.reshape.default", (X, (1,) * 20_001)),
+        "node n (aten.reshape.default) has a list of 20001, at most 20000 allowed",
+    ),
     "instance norm with statistics": (
         Node("n", "aten.instance_norm.default", NORM_ARGS),
         "node n (aten.instance_norm.default) has running statistics, which only batch norm may have",
@@ -195,9 +203,17 @@ def test_a_device_refuses(case: str) -> None:
     assert str(caught.value) == reason
 
 
-def test_an_embedding_bags_inner_results_stay_unread() -> None:
-    inner = Node("n", "getitem", (NodeRef("bag"), 1))
-    with pytest.raises(GraphError, match=r"^node n \(getitem\) reads what an embedding bag keeps"):
+@pytest.mark.parametrize(
+    "inner",
+    [
+        Node("n", "getitem", (NodeRef("bag"), 1)),
+        Node("n", "getitem", (NodeRef("bag"), NodeRef("linear"))),
+        Node("n", "aten.hstack.default", (NodeRef("bag"),)),
+        Node("n", "aten.cat.default", ((NodeRef("bag"), X),)),
+    ],
+)
+def test_an_embedding_bags_inner_results_stay_unread(inner: Node) -> None:
+    with pytest.raises(GraphError, match=r"^node n \(.*\) reads what an embedding bag keeps"):
         decode_unchecked(model(BAG, inner))
 
 

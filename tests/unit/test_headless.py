@@ -13,10 +13,10 @@ from fedconsole.headless import (
     advance,
     json_line,
     last_words,
-    seed_line,
-    sentence,
+    status,
     talk,
 )
+from fedconsole.sentences import seed_line, sentence
 
 
 def line(kind: str, **fields: Any) -> dict[str, Any]:
@@ -107,6 +107,11 @@ def test_a_loss_that_is_not_finite_is_shown_as_nan() -> None:
             line("run.quorum", have=1, need=2, seconds_left=30.0),
             "1 of 2 needed workers here; waiting 30 s for the others.",
         ),
+        (
+            line("run.quorum", have=1, need=2, seconds_left=30.0, phase="waiting", then="fail"),
+            "1 of 2 needed workers here; waiting 30 s for the others, then the run fails.",
+        ),
+        (line("run.fewer", round=3, have=1, need=2), "Round 3 goes on with 1 of 2 needed."),
         (END, "Run r1 completed."),
         (
             line("worker.joined", worker="bob", address="10.0.0.2:10002", reason=None),
@@ -218,3 +223,14 @@ def test_text_goes_to_stderr_only(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [sentence(CREATED), sentence(FINISHED), *last_words(play(END))]
+
+
+def test_the_status_is_one_line_of_rounds_workers_and_the_last_test() -> None:
+    progress = RunProgress()
+    assert status(progress) == "run ?: no round has begun"
+    lost = line("worker.lost", worker="bob", address="b:1", reason="gone")
+    for one in (CREATED, STARTED, TEST, BATCHES, lost):
+        progress = advance(progress, one)
+    assert status(progress) == (
+        "run r1: round 1 of 2, alice 23/50, bob lost, accuracy 91.2 %, test loss 0.3000"
+    )

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pi_daemon.device.actions import Fence
 from pi_daemon.discovery import RegisteredDaemon, registered, registered_daemons
-from pi_daemon.identity import Fence, IdentityError, open_identity
+from pi_daemon.identity import IdentityError, open_identity
 from pi_daemon.paths import UnsafePathError, default_state_dir, make_private, runtime_dir
 
 
@@ -74,11 +75,11 @@ def test_a_link_is_no_private_folder(tmp_path: Path) -> None:
 
 def test_the_highest_fence_is_remembered(tmp_path: Path) -> None:
     with open_identity(tmp_path / "state") as identity:
-        assert identity.load_fence() == Fence(0, "")
-        identity.save_fence(Fence(7, "run-1"))
-        identity.save_fence(Fence(8, "run-2"))
+        assert identity.load_fence() == Fence()
+        identity.save_fence(Fence(7, "run-1", "KEY"))
+        identity.save_fence(Fence(8, "run-2", "KEY"))
     with open_identity(tmp_path / "state") as identity:
-        assert identity.load_fence() == Fence(8, "run-2")
+        assert identity.load_fence() == Fence(8, "run-2", "KEY")
 
 
 def test_a_damaged_fence_is_refused_with_the_way_out(tmp_path: Path) -> None:

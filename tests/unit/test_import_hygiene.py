@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.places import redirect
+
 SLOW = {
     "cryptography",
     "numpy",
@@ -26,6 +28,7 @@ COMMANDS = [
     ["attach"],
     ["logs"],
     ["runs", "export"],
+    ["screenshot"],
     ["deal"],
     ["discover"],
     ["devices", "show"],
@@ -65,6 +68,33 @@ def test_looking_at_this_machine_loads_no_slow_library(command: list[str], tmp_p
     assert loaded_by(command, tmp_path) & SLOW == set()
 
 
+_COMPLETION = """
+import sys
+
+def refuse(event, _arguments):
+    if event in ("socket.bind", "socket.connect", "socket.sendto", "socket.sendmsg"):
+        raise RuntimeError(event)
+
+sys.addaudithook(refuse)
+from fedconsole.cli.devices import _complete
+assert _complete("ki") == ["kitchen"]
+print(*sys.modules)
+"""
+
+
+def test_completing_a_device_asks_nobody_and_loads_no_slow_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    redirect(tmp_path, monkeypatch)
+    monkeypatch.setenv("FEDCONSOLE_SEARCH_SECONDS", "3")
+    Path("fedconsole.toml").write_text("[[devices]]\nhost = '192.0.2.2'\nname = 'kitchen'\n")
+    done = subprocess.run(
+        [sys.executable, "-c", _COMPLETION], capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.split()) & SLOW == set()
+
+
 @pytest.mark.parametrize(
     "module",
     [
@@ -81,16 +111,32 @@ def test_the_front_ends_never_load_torch_or_textual(module: str) -> None:
     assert done.stdout.split() == []
 
 
-def test_help_takes_less_than_a_third_of_a_second_of_processor_time(tmp_path: Path) -> None:
-    times = []
-    for _ in range(3):
-        before = os.times()
-        loaded_by(["--help"], tmp_path)
-        after = os.times()
-        times.append(
-            after.children_user
-            - before.children_user
-            + after.children_system
-            - before.children_system
-        )
-    assert min(times) < 0.3
+_FIRST_SCREEN = """
+import asyncio, sys
+from fedconsole.tui.app import FedconsoleApp
+from tests.support.desk import PreparedDesk
+
+async def show():
+    async with FedconsoleApp(PreparedDesk(), has_bell=False).run_test() as pilot:
+        await pilot.pause(0)
+
+asyncio.run(show())
+print(*(name for name in sys.modules if name.startswith("fedconsole.tui.screens.")))
+"""
+
+
+def test_the_console_shows_its_first_screen_before_it_loads_the_others() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FIRST_SCREEN], capture_output=True, text=True, check=True
+    )
+    loaded = {name.rpartition(".")[2] for name in done.stdout.split()}
+    assert loaded == {"first", "fleet"}
+
+
+def test_the_first_screen_waits_neither_for_dialogs_nor_for_the_protocol() -> None:
+    probe = "import sys, fedconsole.tui.app, fedconsole.tui.screens.fleet; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "fedconsole.fleet.inventory" in loaded
+    assert not {name for name in loaded if name.startswith("fedconsole.tui.dialogs.")}
+    assert "pi_daemon.protocol.messages" not in loaded

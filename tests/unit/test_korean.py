@@ -12,6 +12,7 @@ import pytest
 
 from fedconsole import tui
 from fedconsole.coordinator.phases import RunPhase
+from fedconsole.fleet.inventory import Hindrance
 from fedconsole.tui import lang
 from fedconsole.tui.frame import MODES, ConsoleScreen
 from fedconsole.tui.korean import fleet, frame, history, live, new_run
@@ -83,8 +84,9 @@ def test_every_text_that_is_translated_where_it_is_written_has_a_twin() -> None:
         {phase.value.upper() for phase in RunPhase},
         {screen.ABOUT for screen in CLASSES if issubclass(screen, ConsoleScreen)} - {""},
         {spec.label for spec in FIELDS},
+        {hindrance.value for hindrance in Hindrance},
     ],
-    ids=["keys", "modes", "phases", "abouts", "labels"],
+    ids=["keys", "modes", "phases", "abouts", "labels", "hindrances"],
 )
 def test_every_text_of_a_kind_has_a_twin(texts: set[str]) -> None:
     assert texts - WORDS.keys() == set()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pi_daemon.link import Backlog
 from pi_daemon.protocol.limits import MAX_LOSSES
 from pi_daemon.protocol.messages import (
     Batches,
@@ -11,6 +10,7 @@ from pi_daemon.protocol.messages import (
     Status,
     Telemetry,
 )
+from pi_daemon.server.link import Backlog
 
 
 def batches(first: int, *losses: float, attempt: int = 1) -> Batches:

@@ -18,6 +18,7 @@ from tests.support.play import (
     ABORT,
     CLOSES,
     PAUSE,
+    RESTART,
     RESUME,
     STOP,
     delivers,
@@ -88,6 +89,20 @@ def test_a_worker_that_was_there_a_moment_ago_is_waited_for_at_the_start() -> No
     run = play(PLAN, [joins("bob"), is_lost("bob")])
     assert run.state.phase is RunPhase.GATHERING
     run = run.play([is_lost("alice:10002")])
+    assert run.state.phase is RunPhase.GATHERING
+    assert ending(run.play([time_is_up])) == (RunPhase.FAILED, ExitCode.NO_QUORUM)
+
+
+def test_a_worker_that_was_met_and_lost_before_it_joined_is_waited_for_at_the_start() -> None:
+    run = play(PLAN, [joins("bob"), is_lost("alice:10002", was_met=True)])
+    assert run.state.phase is RunPhase.GATHERING
+    back = run.play([joins("alice")])
+    assert back.told == (sent("alice"), sent("bob"))
+    assert ending(run.play([time_is_up])) == (RunPhase.FAILED, ExitCode.NO_QUORUM)
+
+
+def test_whoever_is_missing_after_another_engine_has_died_is_waited_for_at_the_start() -> None:
+    run = play(PLAN, [RESTART, joins("bob"), is_lost("alice:10002")])
     assert run.state.phase is RunPhase.GATHERING
     assert ending(run.play([time_is_up])) == (RunPhase.FAILED, ExitCode.NO_QUORUM)
 
@@ -297,7 +312,11 @@ def test_a_round_waits_until_the_disk_takes_it() -> None:
         facts.Warning(f"{full.reason}; the run waits, and tries again every 10 s", None)
     ]
     assert run.play([time_is_up]).told == (aggregate,)
-    run = run.play([time_is_up, is_aggregated, is_evaluated()])
+    run = run.play([time_is_up, is_aggregated])
+    evaluate = run.told[-1]
+    run = run.play([full, time_is_up])
+    assert run.told == (evaluate,)
+    run = run.play([is_evaluated()])
     save = run.told[-1]
     run = run.play([full, time_is_up])
     assert run.told == (save,)

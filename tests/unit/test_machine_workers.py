@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from fedconsole.coordinator import commands, events, facts
+from fedconsole.coordinator.facts import AtTimeout
 from fedconsole.coordinator.phases import RunPhase
 from fedconsole.coordinator.plan import Plan
 from fedconsole.coordinator.state import Ending, Outcome, PartStatus, TimerKind
@@ -47,6 +48,12 @@ def test_a_lost_worker_is_waited_for_until_the_deadline() -> None:
 
 def test_a_worker_that_comes_back_gets_the_same_round_again() -> None:
     run = play(PLAN, [*BOTH, is_lost("bob"), joins("bob")])
+    assert run.told == (sent("bob", attempt=2),)
+
+
+def test_a_worker_that_comes_back_with_an_update_is_asked_for_it_under_the_new_attempt() -> None:
+    # What it sends by itself may have been refused before the run was taken up.
+    run = play(PLAN, [*BOTH, is_lost("bob"), joins("bob", working_on=1)])
     assert run.told == (sent("bob", attempt=2),)
 
 
@@ -126,7 +133,7 @@ def test_a_round_with_too_few_updates_waits_and_goes_on_with_the_missing_one() -
     assert run.state.phase is RunPhase.WAITING
     assert run.last == (
         commands.StartTimer(TimerKind.QUORUM, 600.0, 3),
-        commands.Announce(facts.RunQuorum(1, 2)),
+        commands.Announce(facts.RunQuorum(1, 2, RunPhase.WAITING, AtTimeout.FAIL)),
     )
     run = run.play([joins("bob")])
     assert run.told == (sent("bob", attempt=2),)
@@ -153,7 +160,7 @@ def test_a_quorum_that_does_not_come_back_fails_the_run() -> None:
 def test_no_round_is_opened_with_fewer_connected_workers_than_the_quorum() -> None:
     run = play(PLAN, [*BOTH, *BOTH_DELIVER, is_lost("bob"), *CLOSES])
     assert run.state.phase is RunPhase.WAITING
-    assert facts_in(run.last)[-1] == facts.RunQuorum(1, 2)
+    assert facts_in(run.last)[-1] == facts.RunQuorum(1, 2, RunPhase.WAITING, AtTimeout.FAIL)
     run = run.play([joins("bob")])
     assert facts_in(run.last)[-1] == facts.RoundStarted(2, 1, ("alice", "bob"), epoch=1)
 
@@ -179,7 +186,7 @@ def test_a_stopped_timer_changes_nothing() -> None:
 
 def test_a_loss_that_leaves_too_few_is_announced_before_the_deadline() -> None:
     run = play(PLAN, [joins("alice"), joins("bob"), is_lost("bob")])
-    assert facts_in(run.last)[-1] == facts.RunQuorum(1, 2)
+    assert facts_in(run.last)[-1] == facts.RunQuorum(1, 2, RunPhase.TRAINING, AtTimeout.WAIT)
     enough = play(replace(PLAN, min_updates=1), [joins("alice"), joins("bob"), is_lost("bob")])
     assert not any(isinstance(fact, facts.RunQuorum) for fact in facts_in(enough.last))
 

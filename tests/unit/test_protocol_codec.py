@@ -20,7 +20,7 @@ from pi_daemon.protocol.codec import (
 )
 from pi_daemon.protocol.errors import FrameError, TransferError
 from pi_daemon.protocol.limits import CHUNK_BYTES, MAX_FRAME_BYTES
-from pi_daemon.protocol.messages import Blob, Hello, Ok, RenewLease
+from pi_daemon.protocol.messages import Blob, Hello, Ok, RenewLease, Update
 from pi_daemon.protocol.seeds import derive_seed
 
 
@@ -75,6 +75,19 @@ def test_an_unknown_field_is_ignored() -> None:
 def test_what_is_no_message_is_refused(frame: str | bytes) -> None:
     with pytest.raises(FrameError):
         decode_from_console(frame)
+
+
+@pytest.mark.parametrize("num_examples", ["0", "-1", "9223372036854775808", "1.5", "null", '"8"'])
+def test_an_update_of_an_impossible_number_of_examples_is_refused(num_examples: str) -> None:
+    frame = (
+        '{"type":"round.update","run":"r","round":1,"attempt":1,"model_id":"%s","num_examples":%s,'
+        '"num_batches":1,"loss":0.5,"seconds":1.0,"cursor":{"epoch":0,"batch":1},'
+        '"parameters":{"transfer":1,"size":8,"sha256":"%s"}}'
+    )
+    digest = "0" * 64
+    assert isinstance(decode_from_daemon(frame % (digest, "8", digest)), Update)
+    with pytest.raises(FrameError, match="num_examples"):
+        decode_from_daemon(frame % (digest, num_examples, digest))
 
 
 def test_both_sides_speak_the_highest_version_they_have() -> None:

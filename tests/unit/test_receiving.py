@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from pi_daemon.actions import (
+from pi_daemon.device.actions import (
     Action,
+    Fence,
     FindRoom,
     ReceiveData,
     SaveFence,
@@ -16,7 +17,8 @@ from pi_daemon.actions import (
     Tell,
     WarmUp,
 )
-from pi_daemon.device import Device
+from pi_daemon.device.device import Device
+from pi_daemon.device.receiving import SPARE_BYTES, Intake, Room
 from pi_daemon.protocol.limits import MAX_DATASETS
 from pi_daemon.protocol.messages import (
     Abort,
@@ -34,8 +36,7 @@ from pi_daemon.protocol.messages import (
     Role,
     TakeLease,
 )
-from pi_daemon.receiving import SPARE_BYTES, Intake, Room
-from tests.unit.test_device import CARD, Script, told
+from tests.support.device_script import CARD, Script, told
 
 SHA = "a" * 64
 NEW = DatasetCard("mnist", (28, 28), "uint8", "int64", 20_000, 10, "e" * 64)
@@ -47,7 +48,7 @@ class Dealing(Script):
     """A device that takes 1,000 bytes, and desk-1, which has taken its lease on link 1."""
 
     device: Device = field(
-        default_factory=lambda: Device((CARD,), 0, "", Intake(1_000, frozenset({"digits"})))
+        default_factory=lambda: Device((CARD,), intake=Intake(1_000, frozenset({"digits"})))
     )
 
     def __post_init__(self) -> None:
@@ -96,7 +97,7 @@ def test_a_dataset_is_offered_put_stored_and_told_to_all() -> None:
 
 
 def test_a_device_whose_owner_allows_nothing_does_not_even_look() -> None:
-    script = Dealing(Device((CARD,), 0, ""))
+    script = Dealing(Device((CARD,)))
     code, reason = refusal(script.offer())
     assert code is RefusalCode.NOT_ALLOWED
     assert "--accept-data DIR" in reason
@@ -245,7 +246,7 @@ def test_a_repeated_offer_gets_its_answer_again() -> None:
 def test_a_device_has_as_many_datasets_as_a_hello_holds() -> None:
     cards = tuple(DatasetCard(str(i), (1,), "uint8", "int64", 1, 1, SHA) for i in range(64))
     assert len(cards) == MAX_DATASETS
-    script = Dealing(Device(cards, 0, "", Intake(1_000)))
+    script = Dealing(Device(cards, intake=Intake(1_000)))
     assert refusal(script.offer())[0] is RefusalCode.TOO_LARGE
     assert told(script.find(name="63", cmd_id="same name")) == [DataOffset("same name", 0)]
 
@@ -262,5 +263,5 @@ def test_a_device_that_is_only_dealt_to_starts_no_trainer() -> None:
     script = Dealing()
     script.run, script.fence = "run-2", 2
     taken = script.say(1, TakeLease, take_over=True, trains=False)
-    assert taken[0] == SaveFence(2, "run-2")
+    assert taken[0] == SaveFence(Fence(2, "run-2"))
     assert WarmUp() not in taken

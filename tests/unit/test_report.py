@@ -142,12 +142,12 @@ def test_texts_of_a_journal_cannot_steer_a_report_or_a_terminal() -> None:
     assert "\x1b" not in text
 
 
-def test_the_rounds_as_csv_keep_the_values_as_they_are() -> None:
+def test_the_rounds_as_csv_keep_numbers_as_they_are_and_names_without_controls() -> None:
     odd = replace(ROUNDS[1], updates=("a,\x1bb", "c"), training_loss=None, seconds=0.1 + 0.2)
     assert csv_text([ROUNDS[0], odd]) == (
         "round,seconds,updates,training_loss,loss,accuracy,bytes_sent,bytes_received,model_id,macro_f1\n"
         "1,2.0,alice bob,0.5,0.6,0.8,10,20,aa,\n"
-        '2,0.30000000000000004,"a,\x1bb c",,0.4,0.9,10,20,bb,\n'
+        '2,0.30000000000000004,"a,b c",,0.4,0.9,10,20,bb,\n'
     )
     assert tuple(field.name for field in fields(RoundSummary)) == CSV_COLUMNS
 

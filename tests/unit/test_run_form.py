@@ -159,6 +159,7 @@ WRONG = [
     ("rounds", "many", "rounds is 'many': "),
     ("rounds", "0", "rounds is 0: expected 1 or more"),
     ("epochs", "1.5", "epochs is '1.5': "),
+    ("epochs", "9" * 23, f"epochs is {'9' * 23}: expected at most 1000000000"),
     ("federate_after_n_batches", "-1", "federate_after_n_batches is -1: expected 1 or more"),
     ("local_epochs", "0", "local_epochs is 0: expected 1 or more"),
     ("batch_size", "0", "batch_size is 0: a batch has at least 1 example"),

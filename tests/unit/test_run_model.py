@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fedconsole.coordinator.phases import Request, RunPhase
-from fedconsole.headless import sentence
+from fedconsole.sentences import sentence
 from fedconsole.tui.run_model import RunModel
 from fedconsole.tui.run_records import AlarmRecord, Series
 
@@ -62,7 +62,7 @@ def phase(name: str, what: str) -> Line:
     return line("worker.phase", worker=name, round=1, phase=what)
 
 
-def telemetry(name: str, throttled: int | None) -> Line:
+def telemetry(name: str, throttled: int | None, **fields: Any) -> Line:
     return line(
         "worker.telemetry",
         worker=name,
@@ -70,6 +70,7 @@ def telemetry(name: str, throttled: int | None) -> Line:
         throttled=throttled,
         memory_bytes=1000,
         load=None,
+        **fields,
     )
 
 
@@ -92,6 +93,10 @@ def finished(outcome: str = "completed", at: float = 0) -> Line:
 
 STARTED = line("run.started", round=0, waiting_for=[])
 QUORUM = line("run.quorum", 7, have=1, need=2, seconds_left=30.0)
+
+
+def waits() -> Line:
+    return line("run.quorum", have=1, need=2, seconds_left=30.0, phase="waiting", then="fail")
 
 
 def play(*lines: Line, model: RunModel | None = None) -> RunModel:
@@ -118,6 +123,12 @@ def test_the_phase_follows_the_lines_and_offers_what_it_allows() -> None:
         (QUORUM, "training"),
         (closed(1, "alice"), "closing"),
         (QUORUM, "waiting"),
+        (opened(2, "alice"), "training"),
+        (waits(), "waiting"),
+        (line("run.fewer", round=2, have=1, need=2), "closing"),
+        (closed(2, "alice"), "closing"),
+        (waits(), "waiting"),
+        (line("run.fewer", round=3, have=1, need=2), "waiting"),
         (opened(2, "alice"), "training"),
         (line("run.stopping", round=2), "training"),
         (line("run.pausing", round=2, waiting_for=["alice"]), "pausing"),
@@ -297,3 +308,13 @@ def test_the_more_workers_there_are_the_fewer_points_each_may_have() -> None:
         play(batches("w0", [1.0] * 30_000, batches=30_000), model=model)
     assert 100 <= len(model.workers["w0"].series.losses) < 200
     assert model.workers["w0"].num_steps == 7 * 30_000
+
+
+def test_a_run_that_stands_still_says_why_until_the_next_line_comes() -> None:
+    model = RunModel()
+    model.apply(created())
+    model.apply(line("run.stalled", reason="cannot write run.db: disk is full"))
+    assert model.stalled == "cannot write run.db: disk is full"
+    assert model.alarms[-1].text == "The run stands still: cannot write run.db: disk is full."
+    model.apply(opened(1, "alice"))
+    assert model.stalled == ""

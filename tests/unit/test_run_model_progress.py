@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fedconsole.headless import seed_line, sentence
+from fedconsole.sentences import seed_line, sentence
 from fedconsole.tui.run_model import RunModel
 from fedconsole.tui.run_model import Test as Evaluation
 from fedconsole.tui.run_records import AlarmRecord, Level, LogRecord, RoundRow, Series
@@ -30,6 +30,7 @@ from tests.unit.test_run_model import (
     rejected,
     telemetry,
     update,
+    waits,
 )
 
 NO_SERIES = Series()
@@ -37,7 +38,8 @@ NO_SERIES = Series()
 
 def picture(model: RunModel) -> dict[str, Any]:
     """All that is known, as values; not that there was a line, nor the log."""
-    known = {k: v for k, v in vars(model).items() if k not in ("version", "last_at", "_log")}
+    of_lines = {"version", "last_at", "_told_at", "_log"}
+    known = {name: value for name, value in vars(model).items() if name not in of_lines}
     known["attendance"] = dict(model.attendance.rounds)
     known["workers"] = [replace(row, series=NO_SERIES) for row in model.workers.values()]
     return known
@@ -85,6 +87,30 @@ def test_the_eta_is_that_of_rounds_like_the_last_ones() -> None:
     assert play(finished(), model=model).eta_s(after(1_000)) is None
 
 
+def test_a_pause_is_no_part_of_the_time_that_rounds_take() -> None:
+    model = play(created(rounds=4), opened(1, "bob"), closed(1, "bob", at=10, seconds=10.0))
+    play(opened(2, "bob", at=10), line("run.pausing", 13, round=2), model=model)
+    assert model.eta_s(after(14)) == (26.0, 0.0)
+    play(line("run.paused", 15, round=2), model=model)
+    assert model.eta_s(after(15)) == model.eta_s(after(70)) == (25.0, 0.0)
+    play(line("run.resumed", 75, round=2), model=model)
+    assert model.eta_s(after(76)) == (24.0, 0.0)
+    play(closed(2, "bob", at=80, seconds=70.0), line("run.paused", 80, round=2), model=model)
+    assert model.eta_s(after(99)) == (20.0, 0.0)
+    play(line("run.resumed", 99, round=2), opened(3, "bob", at=99), model=model)
+    assert model.eta_s(after(100)) == (19.0, 0.0)
+    play(closed(3, "bob", at=109, seconds=10.0), model=model)
+    assert model.eta_s(after(109)) == (10.0, 0.0)
+    assert [row.seconds for row in model.rounds] == [10.0, 70.0, 10.0]
+
+
+def test_another_engine_ends_a_pause() -> None:
+    model = play(created(rounds=2), opened(1, "bob"), closed(1, "bob", seconds=10.0))
+    play(opened(2, "bob"), line("run.paused", 1, round=2), model=model)
+    play(line("run.restarted", 50, round=2), opened(2, "bob", at=60), model=model)
+    assert model.eta_s(after(64)) == (6.0, 0.0)
+
+
 def test_time_passes_until_the_last_line_of_a_finished_run() -> None:
     assert play().elapsed_s(after(9)) == 0.0
     model = play(created(), opened(1, "bob", at=4))
@@ -108,7 +134,7 @@ def test_a_round_adds_its_row_and_its_bytes() -> None:
         RoundRow(2, 0.5, 1.0, ("bob",), 10, 20),
     ]
     assert (model.bytes_sent, model.bytes_received) == (20, 40)
-    assert (model.round, model.cohort, model.round_started_at) == (2, ("bob",), after(0))
+    assert (model.round, model.cohort, model.round_times.began_at) == (2, ("bob",), None)
 
 
 def test_attendance_tells_what_came_of_everybody_in_every_round() -> None:
@@ -158,7 +184,29 @@ def test_a_quorum_in_danger_is_told_until_the_danger_is_over(over: Line) -> None
     assert danger(play(over, model=model)) == (None, None, None, None, 5)
 
 
+def test_the_time_for_a_quorum_does_not_run_while_the_run_is_paused() -> None:
+    model = play(created(), opened(1, "alice"), QUORUM)
+    for what in ("run.pausing", "run.paused"):
+        play(line(what, 9, round=1, waiting_for=[]), model=model)
+        assert (model.have, model.need, model.quorum_seconds_left) == (1, 2, None)
+    play(line("run.resumed", 40, round=1), model=model)
+    assert (model.have, model.quorum_seconds_left) == (None, None)
+    play(QUORUM | {"time": after(40).isoformat()}, model=model)
+    assert (model.quorum_seconds_left, model.quorum_at) == (30.0, after(40))
+    play(line("run.pausing", 50, round=1), line("run.resumed", 60, round=1), waits(), model=model)
+    assert (model.phase.value, model.quorum_seconds_left) == ("waiting", 30.0)
+
+
 # Alarms and telemetry
+
+
+def test_an_update_that_comes_when_the_run_is_aborting_is_no_trouble() -> None:
+    model = play(created(), joined("bob"), opened(1, "bob"), rejected("bob"))
+    assert model.take_log()[-1].level is Level.ERROR
+    model = play(created(), joined("bob"), opened(1, "bob"))
+    play(line("run.aborting", round=1, waiting_for=["bob"]), rejected("bob"), model=model)
+    assert model.take_log()[-1].level is Level.INFO
+    assert (model.alarms, model.workers["bob"].error) == ([], "")
 
 
 def test_what_was_lost_or_rejected_and_the_end_are_alarms() -> None:
@@ -179,6 +227,16 @@ def test_a_device_is_an_alarm_each_time_that_it_begins_to_be_throttled() -> None
     assert model.take_log() == [LogRecord(after(0), Level.WARNING, "pi", alarm.text)] * 2
     row = model.workers["pi"]
     assert (row.celsius, row.throttled, row.memory_bytes) == (61.5, 8, 1000)
+
+
+def test_a_device_is_an_alarm_each_time_that_its_disk_begins_to_be_short() -> None:
+    told = (None, 600, 511, 400, 700, 300, 1023, 1024, 511)
+    free = [None if mib is None else mib << 20 for mib in told]
+    model = play(*(telemetry("pi", 0, disk_free_bytes=num) for num in free))
+    # In between there was twice as much as is needed: what comes and goes below that is no news.
+    alarm = AlarmRecord(after(0), "pi is short of disk space: 511 MiB are free", "pi")
+    assert model.alarms == [alarm, alarm]
+    assert model.take_log() == [LogRecord(after(0), Level.WARNING, "pi", alarm.text)] * 2
 
 
 def test_the_newest_500_alarms_are_kept() -> None:

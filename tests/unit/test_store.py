@@ -59,6 +59,21 @@ def test_events_of_one_commit_are_replayed_in_their_order(tmp_path: Path) -> Non
     assert list(store.events()) == [b'{"n":1}', b'{"n":2}', b'{"n":3}']
 
 
+@pytest.mark.parametrize("written", [b'"loss": 0.5', b'"n":12'], ids=["line", "event"])
+def test_a_journal_of_which_a_disk_has_changed_one_digit_is_refused(
+    tmp_path: Path, written: bytes
+) -> None:
+    store = RunStore(tmp_path / "r1")
+    store.commit(Row("worker.update", {"loss": 0.5}), events=[b'{"n":12}'])
+    store.close()
+    journal = tmp_path / "r1" / "run.db"
+    content = journal.read_bytes()
+    assert content.count(written) == 1
+    journal.write_bytes(content.replace(written, written[:-1] + b"7"))
+    with pytest.raises(StorageError, match="it holds other lines than were written"):
+        RunStore(tmp_path / "r1")
+
+
 def test_tidying_leaves_the_updates_of_a_round_that_has_begun(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "r1")
     paths = [store.new_update_path(number, "alice") for number in (1, 2, 3)]
@@ -107,3 +122,15 @@ def test_the_last_two_checkpoints_stay(tmp_path: Path) -> None:
         "round-000003.safetensors",
         "round-000004.safetensors",
     ]
+
+
+def test_kept_events_are_written_with_the_next_commit_and_before_it(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "r1")
+    store.keep(Row("worker.joined", {}), events=[b'{"n":1}'])
+    assert types(store) == []
+    assert list(store.events()) == []
+    store.commit(Row("round.started", {}), events=[b'{"n":2}'])
+    assert types(store) == ["worker.joined", "round.started"]
+    assert list(store.events()) == [b'{"n":1}', b'{"n":2}']
+    store.commit()
+    assert list(store.events()) == [b'{"n":1}', b'{"n":2}']

@@ -16,7 +16,7 @@ from pi_daemon.learning.trial import Refusal, start_trials
 from pi_daemon.learning.worker import Workshop
 from pi_daemon.protocol.graphs import OptimizerSpec, decode_graphs
 from pi_daemon.protocol.messages import Cursor, RefusalCode
-from pi_daemon.trainer_pipe import WorkerSpec
+from pi_daemon.trainer.pipe import WorkerSpec
 from tests.support.rounds import tiny_model, worker_spec
 
 torch.set_num_threads(1)

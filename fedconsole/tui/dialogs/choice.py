@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Final
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -13,6 +13,8 @@ from textual.widgets import Button, Static
 
 from fedconsole.tui.keys import key
 from pi_daemon.protocol.text import clean
+
+_LOOK_EVERY_S: Final = 0.1
 
 
 class Choice(ModalScreen[str]):
@@ -35,14 +37,24 @@ class Choice(ModalScreen[str]):
     """
 
     def __init__(
-        self, title: str, text: str, answers: Sequence[tuple[str, str]], *, default: str
+        self,
+        title: str,
+        text: str,
+        answers: Sequence[tuple[str, str]],
+        *,
+        default: str,
+        is_moot: Callable[[], bool] | None = None,
     ) -> None:
-        """`answers` are keys and labels, in the language of the operator; `default` is a key."""
+        """`answers` are keys and labels, in the language of the operator; `default` is a key.
+
+        Once `is_moot`, the dialog closes and gives the default.
+        """
         super().__init__()
         self._title = title
         self._text = text
         self._answers = answers
         self._default = default
+        self._is_moot = is_moot
 
     def compose(self) -> ComposeResult:
         with Vertical():
@@ -57,6 +69,13 @@ class Choice(ModalScreen[str]):
 
     def on_mount(self) -> None:
         self.query_one(f"#{self._default}", Button).focus()
+        if self._is_moot is not None:
+            self.set_interval(_LOOK_EVERY_S, self._leave_if_moot)
+
+    def _leave_if_moot(self) -> None:
+        # What lies above, such as the help, goes first.
+        if self.is_current and self._is_moot is not None and self._is_moot():
+            self.action_leave()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         event.stop()

@@ -16,6 +16,13 @@ WORDS: Final[dict[str, str]] = {
     "No runs yet.\nStart one: press 2, or type fedconsole run": (
         "아직 실행이 없습니다.\n시작: 2를 누르거나 fedconsole run 을 입력하세요"
     ),
+    "Reading the runs…": "실행 기록을 읽는 중…",
+    "The runs cannot be read.\nNew ones cannot be kept, either.": (
+        "실행 기록을 읽을 수 없습니다.\n새 실행도 저장할 수 없습니다."
+    ),
+    "make it yours again, or set XDG_STATE_HOME; it is read again every 2 s": (
+        "폴더 권한을 고치거나 XDG_STATE_HOME을 바꾸세요. 2초마다 다시 읽습니다"
+    ),
     "run": "실행",
     "task": "과제",
     "state": "상태",
@@ -73,6 +80,10 @@ WORDS: Final[dict[str, str]] = {
     "Whole plan": "전체 계획",
     "reading…": "읽는 중…",
     "reading: {n} lines": "읽는 중: {n}줄",
+    "if the disk is well, remove it: fedconsole runs rm {run}": (
+        "디스크에 이상이 없으면 지우세요: fedconsole runs rm {run}"
+    ),
+    "what stands before it is shown: {n} lines": "그 앞의 {n}줄까지 보여 줍니다",
     "{n} rounds": "{n}라운드",
     "round": "라운드",
     "s": "초",
@@ -115,4 +126,6 @@ WORDS: Final[dict[str, str]] = {
     "option": "항목",
     "no evaluation to compare": "비교할 평가가 없습니다",
     "the plans are the same": "계획이 같습니다",
+    "no plans to compare": "비교할 계획이 없습니다",
+    "none of these runs can be read": "이 실행들은 하나도 읽을 수 없습니다",
 }

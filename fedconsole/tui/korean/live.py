@@ -21,6 +21,19 @@ WORDS: Final = {
     "Resume": "재개",
     "Hold the replay": "재생 멈춤",
     "Stop after this round": "이 라운드 뒤 정지",
+    "Go on with fewer": "적은 수로 계속",
+    "Give more time": "더 기다리기",
+    "Go on with {n}": "{n}개로 계속",
+    "{have} of {need} needed": "필요한 {need} 중 {have}",
+    "More time: {s} s from now on. Going on: this round is content with what is there, and the next "
+    "one needs all again.": (
+        "더 기다리기: 지금부터 {s}초. 계속: 이 라운드는 지금 있는 것으로 마치고, 다음 라운드는 다시 모두 "
+        "필요합니다."
+    ),
+    ", then it waits longer": ", 그 뒤 더 기다림",
+    ", then it goes on without them": ", 그 뒤 없이 계속",
+    ", then it fails": ", 그 뒤 실패",
+    "f or g: choose": "f 또는 g로 선택",
     "Slower": "느리게",
     "Faster": "빠르게",
     "x axis": "x축",
@@ -45,10 +58,11 @@ WORDS: Final = {
     "the engine of run {run} ended without a last word; finished rounds are kept": (
         "실행 {run}의 엔진이 마지막 기록 없이 끝났습니다. 끝난 라운드는 보존됩니다"
     ),
-    "The model of round {n} is kept.": "라운드 {n}의 모델은 보존됩니다.",
-    "No round is complete: there is no model to keep.": "끝난 라운드가 없어 보존할 모델이 없습니다.",
-    "One worker stops within a batch.": "워커 하나가 한 배치 안에 멈춥니다.",
-    "{n} workers stop within a batch.": "워커 {n}개가 한 배치 안에 멈춥니다.",
+    "The model of the last complete round is kept.": "마지막으로 끝난 라운드의 모델은 보존됩니다.",
+    "Before a round is complete there is no model to keep.": (
+        "라운드가 하나도 끝나기 전에는 보존할 모델이 없습니다."
+    ),
+    "The workers stop within a batch.": "워커들은 한 배치 안에 멈춥니다.",
     "Abort now": "지금 중단",
     "Abort run {run}?": "실행 {run}을(를) 중단할까요?",
     "log saved: {path}": "로그를 저장했습니다: {path}",
@@ -74,6 +88,9 @@ WORDS: Final = {
     "{have} of {need} needed{left}": "필요한 {need} 중 {have}{left}",
     "{worker} lost {gone}, retrying": "{worker} 끊김 {gone}, 재시도 중",
     "{worker} lost {gone}, retrying; lost {n} times": "{worker} 끊김 {gone}, 재시도 중; {n}번 끊김",
+    "the run stands still: {reason}": "실행이 멈춰 있습니다: {reason}",
+    "the engine has said nothing for {gone}": "엔진이 {gone} 동안 아무 말도 없습니다",
+    "and {n} more, see !": "그 밖에 {n}개, !로 보기",
     "{n} more lost": "그 밖에 {n}개 끊김",
     "quorum {here}/{need} still met": "정족수 {here}/{need} 충족",
     "quorum {here}/{need} not met": "정족수 {here}/{need} 미달",

@@ -52,14 +52,28 @@ WORDS: Final = {
     "note": "비고",
     "{s} s a batch, {memory}": "배치당 {s}초, {memory}",
     "has no {dataset}": "{dataset} 없음",
+    "not found": "못 찾음",
+    "not there now: {names}; a run would wait for them": (
+        "지금 없음: {names}; 시작하면 기다립니다"
+    ),
+    "Mend it or choose other workers, then F5 again": (
+        "고치거나 다른 워커를 고른 뒤 F5를 다시 누르세요"
+    ),
+    "Looking for devices…\nOr simulate some workers.": "장치를 찾는 중…\n모의 워커를 쓸 수도 있습니다.",
     "No devices found yet.\nSimulate some, or add one on the Fleet screen.": (
         "아직 장치가 없습니다.\n모의 워커를 쓰거나 장치 화면에서 추가하세요."
     ),
     "the form shows that run's plan": "그 실행의 설정을 불러왔습니다",
     "to be mended: {fields}": "고칠 칸: {fields}",
     "ready to start: F9": "시작할 수 있습니다: F9",
+    "no chosen worker has {dataset}: deal it, or choose others": (
+        "고른 워커 중 {dataset}이(가) 있는 것이 없습니다: 나누어 주거나 다른 워커를 고르세요"
+    ),
     "starting the engine…": "엔진을 시작하는 중…",
     "trying a batch on every worker…": "워커마다 한 배치를 시험하는 중…",
+    "the form was changed during the check: F5 checks it as it is now": (
+        "점검하는 동안 설정이 바뀌었습니다: F5로 지금 설정을 점검하세요"
+    ),
     "{n} workers are ready": "워커 {n}개 준비됨",
     "training will take about {time}; sending and tests come on top": (
         "학습에 약 {time} 걸립니다 (전송과 시험 제외)"

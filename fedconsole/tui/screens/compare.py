@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -16,7 +16,7 @@ from fedconsole.tui.frame import ConsoleScreen
 from fedconsole.tui.frame import Line as Heading
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
-from fedconsole.tui.messages import Notice, OpenRun
+from fedconsole.tui.messages import OpenRun
 from fedconsole.tui.screens.fixed_rows import FixedRows
 from fedconsole.tui.screens.run_words import (
     duration_text,
@@ -50,6 +50,15 @@ _OUTCOMES: Final = (
 )
 
 
+class _Compared(NamedTuple):
+    letter: str
+    run: str
+    summary: RunSummary | None
+    rounds: list[RoundSummary]
+    reason: str
+    """Why there is no summary, if so."""
+
+
 class CompareScreen(ConsoleScreen):
     NAME = "history"
     ABOUT = (
@@ -73,7 +82,7 @@ class CompareScreen(ConsoleScreen):
 
     def body(self) -> ComposeResult:
         yield Heading(id="title")
-        yield Plot(empty="no evaluation to compare")
+        yield Plot(empty="reading…")
         outcomes = LineTable(
             _OUTCOMES, self._outcomes, empty="reading…", filters=False, id="outcomes"
         )
@@ -84,50 +93,63 @@ class CompareScreen(ConsoleScreen):
             Column("option", "option", 16),
             *(Column(letter, letter, 14, flexible=True) for letter in _LETTERS[: len(self._runs)]),
         ]
-        yield LineTable(
-            columns, self._options, empty="the plans are the same", filters=False, id="options"
-        )
+        yield LineTable(columns, self._options, empty="reading…", filters=False, id="options")
 
     def on_mount(self) -> None:
         self.query_one(Plot).focus()
         self.run_worker(self._read(), group="read")
 
     async def _read(self) -> None:
-        try:
-            found = await asyncio.to_thread(self._summaries_and_rounds)
-        except FedconsoleError as error:
-            self.post_message(Notice(str(error), "error"))
-            return
+        found = await asyncio.to_thread(self._read_all)
         if not self.is_mounted:
             return
-        self._rounds = [rounds for _summary, rounds in found]
-        summaries = [summary for summary, _rounds in found]
-        # One that was deleted meanwhile is left out.
-        self._runs = [summary.run for summary in summaries]
-        rows = [self._outcome(index, summary) for index, summary in enumerate(summaries)]
-        self._outcomes.put(rows, self.query_one("#outcomes", LineTable))
-        options = differing([summary.plan for summary in summaries])
-        table = self.query_one("#options", LineTable)
-        table.styles.height = max(1, len(options)) + 1
-        self._options.put(
-            [
-                {"option": name} | dict(zip(_LETTERS, map(shown, values), strict=False))
-                for name, values in options.items()
-            ],
-            table,
+        self._rounds = [one.rounds for one in found]
+        self._outcomes.put([self._outcome(one) for one in found], self._table("outcomes"))
+        self._show_options({one.letter: one.summary.plan for one in found if one.summary})
+        can_any = any(one.summary for one in found)
+        self.query_one(Plot).set_empty(
+            "no evaluation to compare" if can_any else "none of these runs can be read"
         )
         self._draw_curves()
 
-    def _summaries_and_rounds(self) -> list[tuple[RunSummary, list[RoundSummary]]]:
-        return [
-            (summary, self.desk.rounds(run))
-            for run in self._runs
-            if (summary := self.desk.summarize(run)) is not None
-        ]
+    def _table(self, name: str) -> LineTable:
+        return self.query_one(f"#{name}", LineTable)
 
-    def _outcome(self, index: int, summary: RunSummary) -> dict[str, Any]:
+    def _show_options(self, plans: Mapping[str, Mapping[str, Any]]) -> None:
+        """Those in which the plans differ, by the runs' letters."""
+        options = differing(list(plans.values()))
+        rows = [
+            {"option": name} | dict(zip(plans, map(shown, values), strict=True))
+            for name, values in options.items()
+        ]
+        table = self._table("options")
+        table.styles.height = max(1, len(options)) + 1
+        table.set_empty("the plans are the same" if len(plans) > 1 else "no plans to compare")
+        self._options.put(rows, table)
+
+    def _read_all(self) -> list[_Compared]:
+        return [self._read_one(*pair) for pair in zip(_LETTERS, self._runs, strict=False)]
+
+    def _read_one(self, letter: str, run: str) -> _Compared:
+        """One that cannot be read, or was deleted meanwhile, must not hide the others."""
+        try:
+            summary = self.desk.summarize(run)
+            rounds = self.desk.rounds(run) if summary is not None else []
+        except FedconsoleError as error:
+            return _Compared(letter, run, None, [], str(error))
+        return _Compared(letter, run, summary, rounds, _("it has no journal"))
+
+    def _outcome(self, compared: _Compared) -> dict[str, Any]:
+        summary = compared.summary
+        if summary is None:
+            return {
+                "letter": compared.letter,
+                "run": compared.run,
+                "task": compared.reason,
+                "state": state_text(self, "unreadable").plain,
+            }
         return {
-            "letter": _LETTERS[index],
+            "letter": compared.letter,
             "run": summary.run,
             "task": summary.task,
             "state": state_text(self, summary.state.value).plain,
@@ -145,6 +167,8 @@ class CompareScreen(ConsoleScreen):
         for index, rounds in enumerate(self._rounds):
             points = [(float(row.round), getattr(row, self._metric)) for row in rounds]
             known = [(x, y) for x, y in points if y is not None]
+            if not known:
+                continue
             curves.append(
                 Curve(
                     self._runs[index],

@@ -29,6 +29,7 @@ from fedconsole.tui.screens.run_words import (
     state_text,
 )
 from fedconsole.tui.theme import style
+from fedconsole.tui.widgets.fault import Fault
 from fedconsole.tui.widgets.filter_bar import FilterBar
 from fedconsole.tui.widgets.line_table import LineTable
 from fedconsole.tui.widgets.sparkline import sparkline
@@ -207,10 +208,11 @@ class HistoryScreen(RunActions):
         self._read_at: float | None = None
 
     def body(self) -> ComposeResult:
+        yield Fault()
         yield LineTable(
             COLUMNS,
             self.rows,
-            empty="No runs yet.\nStart one: press 2, or type fedconsole run",
+            empty="Reading the runs…",
             sort="started",
             reverse=True,
             marks=True,
@@ -240,6 +242,7 @@ class HistoryScreen(RunActions):
     async def _read(self) -> None:
         try:
             self.rows.keep(await asyncio.to_thread(self.desk.run_ids))
+            self._tell("No runs yet.\nStart one: press 2, or type fedconsole run")
             self._sort_again()
             due = iter(await asyncio.to_thread(self.rows.due))
             while self.is_current and (batch := list(islice(due, _AT_ONCE))):
@@ -248,9 +251,19 @@ class HistoryScreen(RunActions):
                 self._sort_again()
             self.refresh_bindings()
         except FedconsoleError as error:
-            self.post_message(Notice(str(error), "error"))
+            self._tell("The runs cannot be read.\nNew ones cannot be kept, either.", str(error))
         finally:
             self._is_reading = False
+
+    def _tell(self, empty: str, why: str = "") -> None:
+        """`why` the folder of runs cannot be read; rows that were read before stay."""
+        if not self.is_mounted:
+            return
+        if why:
+            hint = _("make it yours again, or set XDG_STATE_HOME; it is read again every 2 s")
+            why = f"{why}\n{hint}"
+        self.query_one(Fault).say(why)
+        self.table.set_empty(empty)
 
     def _sort_again(self) -> None:
         # At once, not when the table does it next by itself.
@@ -271,6 +284,11 @@ class HistoryScreen(RunActions):
         if action == "remove":
             return True if self.is_mounted and self.table.current is not None else None
         return super().check_action(action, parameters)
+
+    def why_not(self, action: str) -> str:
+        if action == "compare":
+            return _("mark two runs or more with Space")
+        return super().why_not(action)
 
     def back(self) -> bool:
         was_filtered = self.bar.clear()

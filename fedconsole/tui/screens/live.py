@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import islice
 from shlex import quote
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -12,17 +14,19 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical
 
-from fedconsole.coordinator.phases import Request, RunPhase
+from fedconsole.coordinator.phases import RunPhase
 from fedconsole.errors import FedconsoleError
 from fedconsole.tui.desk import Desk
-from fedconsole.tui.dialogs.choice import Choice
-from fedconsole.tui.frame import ConsoleScreen, Line
+from fedconsole.tui.frame import Command, Line
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
-from fedconsole.tui.messages import Alarm, Echo, Notice
+from fedconsole.tui.messages import Alarm, Notice
 from fedconsole.tui.run_model import RunModel
 from fedconsole.tui.run_records import AlarmRecord
 from fedconsole.tui.screens.log_file import save_log
+from fedconsole.tui.screens.steering import REQUESTS, STEERING_KEYS, Steering
+from fedconsole.tui.screens.taking_up import TAKE_UP_KEY, TakingUp
+from fedconsole.tui.steady_time import SteadyTime
 from fedconsole.tui.theme import SERIES
 from fedconsole.tui.widgets.curves import MAX_NAMED, Curve
 from fedconsole.tui.widgets.filter_bar import FilterBar
@@ -44,21 +48,25 @@ _BAND_TICKS: Final = 20
 """A band over a thousand workers takes longer to compute than to look at."""
 _AXES: Final = ("step", "time", "round")
 _WORKER_ROWS: Final = 8
+_MOST_OFFERED: Final = 100
+_MOST_TOLD: Final = 3
+"""Alarms of a tick; more would cover the screen."""
+_TOGETHER: Final = timedelta(seconds=1)
+"""Workers in the palette."""
 _TEST_COLOUR: Final = "#999999"
 
 
-class LiveScreen(ConsoleScreen):
+class LiveScreen(Steering, TakingUp):
     NAME = "live"
     ABOUT = (
         "The run as it goes on. Above, how it stands; then the loss of every worker and of the tests, "
         "the workers, and the log. Leaving this screen leaves the run going."
     )
     BINDINGS: ClassVar = [
-        key("p", "pause", "Pause", cli="fedconsole pause RUN"),
-        key("p", "resume", "Resume", cli="fedconsole resume RUN"),
+        *STEERING_KEYS[:2],
         key("p", "replay_pause", "Hold the replay"),
-        key("a", "abort", "Abort", cli="fedconsole abort RUN"),
-        key("o", "stop", "Stop after this round", cli="fedconsole abort RUN --after-round"),
+        *STEERING_KEYS[2:],
+        TAKE_UP_KEY,
         key("<", "slower", "Slower"),
         key(">", "faster", "Faster"),
         key("x", "next_axis", "x axis"),
@@ -86,9 +94,10 @@ class LiveScreen(ConsoleScreen):
         self.run_id = run
         self.model = RunModel()
         self._replay = replay
+        self._time = SteadyTime(desk.now, desk.clock)
         self._axis = 0
         self._drawn_version = -1
-        self._drawn_phase: RunPhase | None = None
+        self._drawn_sign: tuple[RunPhase, bool] | None = None
         self._num_flushes = 0
         self._num_alarms = 0
         self._last_words = ""
@@ -132,14 +141,17 @@ class LiveScreen(ConsoleScreen):
         num = 0
         try:
             async for line in source:
-                self.model.apply(line)
+                told = datetime.fromisoformat(line["time"])
+                self.model.apply(line, told if self._replay else self._time.of(told))
                 num += 1
                 if num % _LINES_AT_ONCE == 0:
                     await asyncio.sleep(0)
         except FedconsoleError as error:
             self._last_words = str(error)
             return
-        if not self.model.is_finished:
+        goes_on = self._replay is not None and self.desk.is_running(self.run_id)
+        if not (self.model.is_finished or goes_on):
+            self.model.has_crashed = True
             self._last_words = _(
                 "the engine of run {run} ended without a last word; finished rounds are kept",
                 run=self.run_id,
@@ -164,8 +176,8 @@ class LiveScreen(ConsoleScreen):
         table.flush()
         self._flush_plot()
         self._tell_alarms()
-        if self._drawn_phase is not model.phase:
-            self._drawn_phase = model.phase
+        if self._drawn_sign != (sign := (model.phase, model.has_crashed)):
+            self._drawn_sign = sign
             self.refresh_bindings()
         self._num_flushes += 1
 
@@ -177,7 +189,7 @@ class LiveScreen(ConsoleScreen):
         """In a replay: the time of the run."""
         if self._replay is not None and self.model.last_at is not None:
             return self.model.last_at
-        return self.desk.now()
+        return self._time.now()
 
     def _mode(self) -> str:
         if self._replay is None:
@@ -188,7 +200,7 @@ class LiveScreen(ConsoleScreen):
     def _flush_banner(self) -> None:
         line = self.query_one("#banner", Line)
         text = banner(self.model, self, self._now())
-        if text is None and self._last_words:
+        if self._last_words and not self.model.is_finished:
             from rich.text import Text
 
             text = Text(f" {clean(self._last_words)}", "bold", no_wrap=True)
@@ -235,83 +247,44 @@ class LiveScreen(ConsoleScreen):
         self.query_one("#plot", Plot).show(curves, list(places.values()), label, named)
 
     def _tell_alarms(self) -> None:
-        new = self.model.alarms[self._num_alarms :]
-        self._num_alarms = len(self.model.alarms)
-        # At the start the past comes at once: of that only the last is news.
-        for record in new[-1:]:
+        num_new = self.model.num_alarms - self._num_alarms
+        self._num_alarms = self.model.num_alarms
+        if not num_new:
+            return
+        new = self.model.alarms[-num_new:]
+        # At the start the past comes at once: of that only what came with the last is news.
+        news = [record for record in new if new[-1].time - record.time <= _TOGETHER]
+        for record in news[:_MOST_TOLD]:
             self.post_message(Alarm(record.text, record.worker or None))
+        if num_more := len(news[_MOST_TOLD:]):
+            self.post_message(Notice(_("and {n} more, see !", n=num_more), "warning"))
 
-    # Requests
+    # Keys
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("replay_pause", "slower", "faster"):
             return self._replay is not None
-        if action not in ("pause", "resume", "abort", "stop"):
-            return True
-        if self._replay is not None:
+        if action == "take_up":
+            return self._replay is None and self.model.has_crashed
+        if action in REQUESTS and self._replay is not None:
             return False
-        allowed = self.is_steerable and Request(action) in self.model.allowed
-        if allowed:
-            return True
-        # One key: what is not possible gives way to its counterpart.
-        other = {"pause": Request.RESUME, "resume": Request.PAUSE}.get(action)
-        is_hidden = action == "resume" or (other is not None and other in self.model.allowed)
-        return False if is_hidden else None
+        return super().check_action(action, parameters)
 
-    def action_pause(self) -> None:
-        self._request(Request.PAUSE)
-
-    def action_resume(self) -> None:
-        self._request(Request.RESUME)
-
-    def action_stop(self) -> None:
-        self._request(Request.STOP)
-
-    def action_abort(self) -> None:
-        self._ask_how_to_end()
-
-    @work(exclusive=True, group="ask")
-    async def _ask_how_to_end(self) -> None:
-        model = self.model
-        kept = (
-            _("The model of round {n} is kept.", n=model.num_finished)
-            if model.num_finished
-            else _("No round is complete: there is no model to keep.")
-        )
-        here = model.num_here
-        words = (
-            "One worker stops within a batch." if here == 1 else "{n} workers stop within a batch."
-        )
-        stopped = _(words, n=here)
-        answers = [("abort", _("Abort now"))]
-        if Request.STOP in model.allowed:
-            answers.append(("stop", _("Stop after this round")))
-        answer = await self.app.push_screen_wait(
-            Choice(
-                _("Abort run {run}?", run=self.run_id),
-                f"{stopped} {kept}",
-                [*answers, ("cancel", _("Cancel"))],
-                default="cancel",
-            )
-        )
-        if answer != "cancel":
-            self._request(Request(answer))
-
-    @work(group="request")
-    async def _request(self, request: Request) -> None:
-        try:
-            await self.desk.request(self.run_id, request)
-        except FedconsoleError as error:
-            self.post_message(Notice(str(error), "error"))
-            return
-        twin = f"abort {self.run_id} --after-round" if request is Request.STOP else None
-        self.post_message(Echo(f"fedconsole {twin or f'{request} {self.run_id}'}"))
+    def why_not(self, action: str) -> str:
+        if self._last_words:
+            return _("its engine is gone")
+        if self.model.is_finished:
+            return _("the run has ended")
+        return _("the run is {phase}", phase=_(self.model.phase.value.upper()))
 
     # The rest of the keys
 
     def action_replay_pause(self) -> None:
         if self._replay is not None:
             self._replay.toggle_pause()
+
+    def action_take_up(self) -> None:
+        self.take_up(self.run_id)
 
     def action_slower(self) -> None:
         if self._replay is not None:
@@ -366,11 +339,15 @@ class LiveScreen(ConsoleScreen):
     @on(LineTable.Selected)
     def _show_worker_only(self, event: LineTable.Selected) -> None:
         """Enter on a worker: the log shows its lines only."""
-        from textual.widgets import Input
+        self._filter_worker(self.model.workers[event.key].label)
 
-        bar = self.query_one("#filter", FilterBar)
-        bar.open()
-        bar.query_one(Input).value = f'worker:"{self.model.workers[event.key].label}"'
+    def _filter_worker(self, label: str) -> None:
+        self.query_one("#filter", FilterBar).open(f'worker:"{label}"')
+
+    def commands(self) -> Iterable[Command]:
+        for row in islice(self.model.workers.values(), _MOST_OFFERED):
+            title = _("Only the lines of {worker}", worker=row.label)
+            yield Command(title, "", partial(self._filter_worker, row.label))
 
     @on(LineLog.SaveWanted)
     def _save_log(self, event: LineLog.SaveWanted) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -15,96 +15,29 @@ from textual.widgets import Button, Collapsible, Input, Select, Static
 from fedconsole.coordinator.plan import Plan
 from fedconsole.equivalent import command_line, to_toml
 from fedconsole.errors import FedconsoleError
-from fedconsole.fleet.inventory import DeviceRecord, presence
-from fedconsole.headless import sentence
+from fedconsole.sentences import sentence
 from fedconsole.tui.desk import Desk, Line
-from fedconsole.tui.formats import size
 from fedconsole.tui.frame import Command, ConsoleScreen
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.messages import Copy, Echo, Notice, OpenRun
 from fedconsole.tui.run_form import DATASETS, FIELDS, FormState, estimate
+from fedconsole.tui.screens.worker_choice import WORKER_COLUMNS, WorkerChoice
 from fedconsole.tui.theme import style
-from fedconsole.tui.widgets.device_rows import PRESENCE_ROLES
+from fedconsole.tui.widgets.filter_bar import FilterBar
 from fedconsole.tui.widgets.form_field import FormField
 from fedconsole.tui.widgets.line_table import LineTable
-from fedconsole.tui.widgets.table_cells import Column
 from pi_daemon.protocol.text import clean
 
 _MAX_COMMAND: Final = 4_000
-_WORKER_COLUMNS: Final = (
-    Column("name", "worker", 12, flexible=True),
-    Column("state", "state", 10),
-    Column("data", "examples", 9, right=True),
-    Column("note", "note", 12, priority=1, flexible=True),
-)
-
-
-class _Workers:
-    """The devices of the fleet as rows to choose from."""
-
-    def __init__(self, desk: Desk, screen: NewRunScreen) -> None:
-        self._desk = desk
-        self._screen = screen
-
-    def keys(self) -> Sequence[str]:
-        known = self._desk.inventory.records
-        # Chosen ones that are not in the fleet must stay in sight.
-        return [*known, *(a for a in self._screen.state.workers if a not in known)]
-
-    def version(self, key: str) -> Hashable:
-        record = self._desk.inventory.records.get(key)
-        trial = self._screen.trials.get(key)
-        state = presence(record, self._desk.clock()) if record else None
-        return record.version if record else 0, state, self._screen.dataset, id(trial)
-
-    def cells(self, key: str) -> Mapping[str, Text]:
-        record = self._desk.inventory.records.get(key)
-        if record is None:
-            return {"name": Text(clean(key, 80)), "state": Text("-"), "note": self._note(key, None)}
-        state = presence(record, self._desk.clock())
-        look = style(self._screen, PRESENCE_ROLES[state])
-        return {
-            "name": Text(record.name),
-            "state": Text(f"{glyph(state.value)} {_(state.value)}", look),
-            "data": Text(str(_num_examples(record, self._screen.dataset) or "-")),
-            "note": self._note(key, record),
-        }
-
-    def _note(self, key: str, record: DeviceRecord | None) -> Text:
-        trial = self._screen.trials.get(key)
-        if trial is not None and trial.get("ok"):
-            seconds = trial.get("batch_seconds") or 0.0
-            memory = size(trial.get("memory_bytes") or 0)
-            words = _("{s} s a batch, {memory}", s=f"{seconds:.3f}", memory=memory)
-            return Text(f"{glyph('done')} {words}", style(self._screen, "good"))
-        if trial is not None:
-            reason = clean(trial.get("reason") or "", 200)
-            return Text(f"{glyph('failed')} {reason}", style(self._screen, "bad"))
-        wanted = self._screen.dataset
-        if record and record.hello and wanted and _num_examples(record, wanted) is None:
-            return Text(_("has no {dataset}", dataset=wanted), style(self._screen, "warning"))
-        return Text("")
-
-    def sort_value(self, key: str, column: str) -> Any:
-        record = self._desk.inventory.records.get(key)
-        if column == "data":
-            return _num_examples(record, self._screen.dataset) if record else None
-        return record.name.lower() if record else key
-
-    def fields(self, key: str) -> Mapping[str, str]:
-        record = self._desk.inventory.records.get(key)
-        return {"name": record.name if record else "", "address": key}
+_NAMED: Final = 4
+_LOOKING: Final = "Looking for devices…\nOr simulate some workers."
+_NO_DEVICES: Final = "No devices found yet.\nSimulate some, or add one on the Fleet screen."
 
 
 def _is_file(path: str) -> bool:
     return Path(path).expanduser().is_file()
-
-
-def _num_examples(record: DeviceRecord, dataset: str | None) -> int | None:
-    cards = [card for card in record.datasets if dataset in (None, card.name)]
-    return sum(card.num_examples for card in cards) if cards else None
 
 
 class NewRunScreen(ConsoleScreen):
@@ -139,13 +72,18 @@ class NewRunScreen(ConsoleScreen):
         super().__init__(desk)
         self.state = FormState()
         self.trials: dict[str, Mapping[str, Any]] = {}
-        """What the last check found, by address."""
+        """What a check of the plan in the form found, by address."""
         self._plan: Plan | None = None
         self._problems: Mapping[str, str] = {}
         self._verdict = ""
         """Of the last check or start; gone with the next change."""
         self._is_busy = False
         self._is_filling = False
+        self._choice = WorkerChoice(desk, self)
+        self._absent: list[str] = []
+        """Chosen ones that did not answer when the foot was drawn."""
+        self._lacks_data = False
+        """No chosen one had the dataset when the foot was drawn."""
 
     @property
     def dataset(self) -> str | None:
@@ -164,14 +102,14 @@ class NewRunScreen(ConsoleScreen):
                             yield FormField(spec)
             with Vertical(id="choose"):
                 yield LineTable(
-                    _WORKER_COLUMNS,
-                    _Workers(self.desk, self),
-                    empty="No devices found yet.\nSimulate some, or add one on the Fleet screen.",
+                    WORKER_COLUMNS,
+                    self._choice,
+                    empty=_LOOKING,
                     sort="name",
                     marks=True,
-                    filters=False,
                     id="workers",
                 )
+                yield FilterBar(id="filter")
         with Vertical(id="foot"):
             yield Static(id="missing", markup=False)
             yield Static(id="command", markup=False)
@@ -226,8 +164,9 @@ class NewRunScreen(ConsoleScreen):
         event.table.set_marked(event.table.marked ^ {event.key})
 
     def _changed(self) -> None:
-        self.trials.clear()
-        self._verdict = ""
+        self.trials = {}
+        if not self._is_busy:
+            self._verdict = ""
         self._plan, problems = self.state.read()
         if self._plan and self._plan.task.endswith(".py") and not _is_file(self._plan.task):
             self._plan, problems = None, {"task": _("there is no such file here")}
@@ -235,9 +174,9 @@ class NewRunScreen(ConsoleScreen):
             field.show_problem(problems.get(field.spec.name))
         self._problems = problems
         self._show_foot()
-        self.refresh_bindings()
 
     def _show_foot(self) -> None:
+        self._absent, self._lacks_data = self._choice.absent(), self._without_data()
         problems = self._problems
         missing = self.query_one("#missing", Static)
         if problems:
@@ -248,12 +187,31 @@ class NewRunScreen(ConsoleScreen):
                 wrong.append(_("to be mended: {fields}", fields=", ".join(named)))
             missing.update(Text(f"{glyph('failed')} {'; '.join(wrong)}", style(self, "warning")))
         else:
-            missing.update(
-                clean(self._verdict) or Text(_("ready to start: F9"), style(self, "good"))
-            )
+            missing.update(clean(self._verdict) or self._readiness())
         self.query_one("#command", Static).update(clean(self.copy_text() or "", _MAX_COMMAND))
         for name in ("start", "check"):
-            self.query_one(f"#{name}", Button).disabled = self._plan is None or self._is_busy
+            self.query_one(f"#{name}", Button).disabled = not self._can(name)
+        self.refresh_bindings()
+
+    def _without_data(self) -> bool:
+        if self._plan is None or self._plan.virtual:
+            return False
+        # A device that was tried knows better than what it told the fleet earlier.
+        return self._choice.lack_data() and not any(t["ok"] for t in self.trials.values())
+
+    def _data_words(self) -> str:
+        return _("no chosen worker has {dataset}: deal it, or choose others", dataset=self.dataset)
+
+    def _readiness(self) -> Text:
+        if self._lacks_data:
+            return Text(f"{glyph('failed')} {self._data_words()}", style(self, "warning"))
+        text = Text(_("ready to start: F9"), style(self, "good"))
+        if self._absent:
+            names = ", ".join(self._absent[:_NAMED])
+            more = f" +{num}" if (num := len(self._absent) - _NAMED) > 0 else ""
+            words = _("not there now: {names}; a run would wait for them", names=names + more)
+            text.append(f"  {glyph('warning')} {words}", style(self, "warning"))
+        return text
 
     def copy_text(self) -> str | None:
         """The equal command line."""
@@ -262,22 +220,52 @@ class NewRunScreen(ConsoleScreen):
         return command_line(self._plan, self.desk.configured())
 
     def flush(self) -> None:
-        self.query_one("#workers", LineTable).flush()
+        table = self.query_one("#workers", LineTable)
+        table.set_empty(_NO_DEVICES if self.desk.inventory.is_searched else _LOOKING)
+        table.flush()
+        self.query_one(FilterBar).set_count(table.shown, table.total)
+        drawn = self._absent, self._lacks_data
+        if drawn != (self._choice.absent(), self._without_data()):
+            self._show_foot()
 
     def back(self) -> bool:
-        """Leave the fields: then the letters are keys again."""
+        """Leave the filter, or the fields: then the letters are keys again."""
         table = self.query_one("#workers", LineTable)
-        if table.has_focus:
+        if not self.query_one(FilterBar).clear() and table.has_focus:
             return False
         table.focus()
         return True
+
+    @on(LineTable.FilterWanted)
+    def _open_filter(self) -> None:
+        self.query_one(FilterBar).open()
+
+    @on(FilterBar.Changed)
+    def _filter(self, event: FilterBar.Changed) -> None:
+        self.query_one("#workers", LineTable).set_filter(event.filter)
+
+    @on(FilterBar.Closed)
+    def _leave_filter(self) -> None:
+        self.query_one("#workers", LineTable).focus()
 
     # Actions
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("start", "check", "copy_command", "write_file"):
-            return True if self._plan is not None and not self._is_busy else None
+            return True if self._can(action) else None
         return True
+
+    def _can(self, action: str) -> bool:
+        is_ready = self._plan is not None and not self._is_busy
+        # A check asks the devices themselves.
+        return is_ready and not (action == "start" and self._lacks_data)
+
+    def why_not(self, action: str) -> str:
+        if self._is_busy:
+            return _("a check or a start goes on")
+        if self._plan is not None:
+            return self._data_words()
+        return _("the form is not complete")
 
     def commands(self) -> Iterable[Command]:
         yield Command(_("Clear the form"), "", self._clear)
@@ -288,12 +276,12 @@ class NewRunScreen(ConsoleScreen):
 
     @on(Button.Pressed, "#start")
     def action_start(self) -> None:
-        if self._plan is not None and not self._is_busy:
+        if self._plan is not None and self._can("start"):
             self._start(self._plan)
 
     @on(Button.Pressed, "#check")
     def action_check(self) -> None:
-        if self._plan is not None and not self._is_busy:
+        if self._plan is not None and self._can("check"):
             self._check(self._plan)
 
     @on(Input.Submitted)
@@ -307,7 +295,7 @@ class NewRunScreen(ConsoleScreen):
         try:
             run = await self.desk.start(plan)
         except FedconsoleError as error:
-            self._set_idle(str(error))
+            self._set_idle(f"{glyph('failed')} {error}")
             self.post_message(Notice(str(error), "error"))
             return
         self._set_idle("")
@@ -317,23 +305,30 @@ class NewRunScreen(ConsoleScreen):
     @work(exclusive=True)
     async def _check(self, plan: Plan) -> None:
         self._set_busy(_("trying a batch on every worker…"))
-        self.trials.clear()
+        trials: dict[str, Line] = {}
         end: Line = {}
+        verdict = ""
         try:
             async for line in self.desk.preflight(plan):
                 if line["type"] == "preflight":
-                    self.trials[line["address"]] = line
+                    trials[line["address"]] = line
+                    self.trials = trials if self._plan == plan else {}
                 elif line["type"] == "run.finished":
                     end = line
         except FedconsoleError as error:
-            self._set_idle(str(error))
-            return
-        self._set_idle(self._verdict_on(plan, end))
+            verdict = f"{glyph('failed')} {error}"
+        if self._plan == plan:
+            self.trials = trials
+            self._set_idle(verdict or self._verdict_on(plan, end))
+        else:
+            words = _("the form was changed during the check: F5 checks it as it is now")
+            self._set_idle(f"{glyph('warning')} {words}")
 
     def _verdict_on(self, plan: Plan, end: Line) -> str:
         ready = sum(bool(trial["ok"]) for trial in self.trials.values())
         if end.get("exit_code"):
-            return sentence(end)
+            hint = _("Mend it or choose other workers, then F5 again")
+            return f"{glyph('failed')} {sentence(end)} {hint}"
         duration = estimate(plan, self.trials.values())
         words = _("{n} workers are ready", n=ready)
         if duration is None:
@@ -350,10 +345,13 @@ class NewRunScreen(ConsoleScreen):
         self._is_busy = False
         self._verdict = verdict
         self._show_foot()
-        self.refresh_bindings()
 
     def action_last_run(self) -> None:
-        plan = self.desk.last_plan()
+        try:
+            plan = self.desk.last_plan()
+        except FedconsoleError as error:
+            self.post_message(Notice(str(error), "error"))
+            return
         if plan is None:
             self.post_message(Notice(_("there is no run yet"), "warning"))
         else:

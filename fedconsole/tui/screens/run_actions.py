@@ -17,10 +17,11 @@ from fedconsole.errors import FedconsoleError, StorageError
 from fedconsole.headless import json_line
 from fedconsole.tui.desk import Desk
 from fedconsole.tui.dialogs.choice import Choice
-from fedconsole.tui.frame import Command, ConsoleScreen
+from fedconsole.tui.frame import Command
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
-from fedconsole.tui.messages import CloneRun, Echo, Notice, OpenRun, Replay
+from fedconsole.tui.messages import CloneRun, Echo, Notice, Replay
+from fedconsole.tui.screens.taking_up import TAKE_UP_KEY, TakingUp
 
 if TYPE_CHECKING:
     from fedconsole.history import RunSummary
@@ -36,15 +37,15 @@ _TITLES: Final = {
 REPLAY_SPEED: Final = 10.0
 
 
-class RunActions(ConsoleScreen):
+class RunActions(TakingUp):
     """A screen on which one run is chosen."""
 
-    # Capitals, too: the small ones mean something else while a log or a plot has the focus.
+    # First what no pane takes for itself: l and e mean something else in a plot and in a log.
     BINDINGS: ClassVar = [
         key("r", "replay", "Replay", cli="fedconsole runs replay RUN"),
-        key("u", "take_up", "Resume", cli="fedconsole resume RUN"),
-        key("l,L", "clone", "Clone", cli="fedconsole run ..."),
-        key("e,E", "export", "Export", cli="fedconsole runs export RUN --markdown"),
+        TAKE_UP_KEY,
+        key("f,l,L", "clone", "Clone", cli="fedconsole run ..."),
+        key("E,e", "export", "Export", cli="fedconsole runs export RUN --markdown"),
     ]
 
     def chosen(self) -> RunSummary | None:
@@ -63,6 +64,9 @@ class RunActions(ConsoleScreen):
             summary = self.chosen()
             return summary is not None and summary.state == "crashed"
         return True
+
+    def why_not(self, action: str) -> str:
+        return _("no run is chosen") if self.chosen() is None else ""
 
     def action_replay(self) -> None:
         if (summary := self.chosen()) is not None:
@@ -83,16 +87,7 @@ class RunActions(ConsoleScreen):
 
     def action_take_up(self) -> None:
         if (summary := self.chosen()) is not None:
-            self.run_worker(self._take_up(summary.run), group="take_up", exclusive=True)
-
-    async def _take_up(self, run: str) -> None:
-        try:
-            await self.desk.take_up(run)
-        except FedconsoleError as error:
-            self.post_message(Notice(str(error), "error"))
-            return
-        self.post_message(Echo(f"fedconsole resume {run}"))
-        self.post_message(OpenRun(run))
+            self.take_up(summary.run)
 
     def action_export(self) -> None:
         if (summary := self.chosen()) is not None:

@@ -24,7 +24,6 @@ from fedconsole.tui.desk import Desk
 from fedconsole.tui.frame import Line as Heading
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
-from fedconsole.tui.messages import Notice
 from fedconsole.tui.run_model import RunModel
 from fedconsole.tui.run_records import LogRecord
 from fedconsole.tui.screens.fixed_rows import FixedRows
@@ -39,6 +38,7 @@ from fedconsole.tui.screens.run_words import (
 )
 from fedconsole.tui.theme import SERIES, style
 from fedconsole.tui.widgets.curves import Curve
+from fedconsole.tui.widgets.fault import Fault
 from fedconsole.tui.widgets.filter_bar import FilterBar
 from fedconsole.tui.widgets.filtering import EVERYTHING
 from fedconsole.tui.widgets.line_log import MAX_LINES, LineLog
@@ -59,11 +59,10 @@ PANES: Final = {
     "plan": "Plan",
     "log": "Log",
 }
-_ROOM_FOR_ALL: Final = (100, 30)
-"""Columns and lines."""
+_ROOM_FOR_ALL: Final = (100, 30)  # columns and lines
 _BATCH: Final = 500
 _LOG_BATCH: Final = 5_000
-"""Lines of the log taken over at once; more would be felt under the keys."""
+"""Lines of the log at once; more would be felt under the keys."""
 _ROUNDS: Final = (
     Column("round", "round", 5, right=True),
     Column("seconds", "s", 6, priority=2, right=True),
@@ -96,11 +95,15 @@ class Reading:
 
     def read(self) -> None:
         """Raises FedconsoleError."""
-        while self.is_wanted and (batch := list(islice(self._lines, _BATCH))):
-            for line in batch:
+        try:
+            while self.is_wanted and (line := next(self._lines, None)) is not None:
                 self.model.apply(line)
+                self.num_lines += 1
+                if self.num_lines % _BATCH == 0:
+                    self.log.extend(self.model.take_log())
+        finally:
+            # What was read before the disk failed is shown.
             self.log.extend(self.model.take_log())
-            self.num_lines += len(batch)
 
 
 class RunPage(RunActions):
@@ -140,12 +143,13 @@ class RunPage(RunActions):
         self._round_rows = FixedRows(
             {"accuracy": share, "macro_f1": share, "loss": measure, "training_loss": measure}
         )
-        self._class_rows = FixedRows()
+        self._class_rows = FixedRows({"recall": share, "precision": share, "f1": share})
 
     # Layout
 
     def body(self) -> ComposeResult:
         yield Heading(id="title")
+        yield Fault()
         yield Heading(id="tabs")
         with Container(id="panes"):
             for name in PANES:
@@ -156,13 +160,13 @@ class RunPage(RunActions):
     def _content(self, pane: str) -> Iterator[Widget]:
         match pane:
             case "curves":
-                yield Plot(is_smooth=True)
+                yield Plot(empty="reading…", is_smooth=True)
             case "attendance":
                 yield Timeline()
             case "rounds":
-                yield LineTable(_ROUNDS, self._round_rows, empty="no round was finished")
+                yield LineTable(_ROUNDS, self._round_rows, empty="reading…")
             case "classes":
-                yield LineTable(_CLASSES, self._class_rows, empty="no evaluation by class")
+                yield LineTable(_CLASSES, self._class_rows, empty="reading…")
             case "plan":
                 with VerticalScroll():
                     yield Static(id="plan-text")
@@ -237,15 +241,26 @@ class RunPage(RunActions):
             self.refresh_bindings()
             await asyncio.to_thread(self.reading.read)
         except FedconsoleError as error:
-            self.post_message(Notice(str(error), "error"))
+            self._tell(error)
         if self.is_mounted:
             self._show_lines()
+
+    def _tell(self, error: FedconsoleError) -> None:
+        num = self.reading.num_lines
+        hint = _("what stands before it is shown: {n} lines", n=f"{num:,}")
+        if not num:
+            hint = _("if the disk is well, remove it: fedconsole runs rm {run}", run=self.run_id)
+        if self.is_mounted:
+            self.query_one(Fault).say(f"{error}\n{hint}", is_warning=num > 0)
 
     def _show_lines(self) -> None:
         model = self.reading.model
         self._is_read = True
+        self.query_one(Plot).set_empty("no losses yet")
+        self._table("rounds").set_empty("no round was finished")
+        self._table("classes").set_empty("no evaluation by class")
         self.query_one(Plot).show([*_training(model), *self._tests(model)], x_label=_("round"))
-        self.query_one(Timeline).show(list(model.workers), model.attendance)
+        self.query_one(Timeline).show(sorted(model.workers), model.attendance)
         self._class_rows.put(class_rows(model.confusion), self._table("classes"))
         self._log = iter(self.reading.log)
 
@@ -275,7 +290,10 @@ class RunPage(RunActions):
         text = Text(f" {clean(self.run_id, 40)}  ", "bold", no_wrap=True)
         summary = self._summary
         if summary is None:
-            return text.append(_("it has no journal") if self._is_read else _("reading…"))
+            if not self._is_read:
+                return text.append(_("reading…"))
+            words = "unreadable" if self.query_one(Fault).display else "it has no journal"
+            return text.append(_(words))
         text.append_text(state_text(self, summary.state.value))
         facts = [
             clean(summary.task, 40),

@@ -17,13 +17,13 @@ from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.lang import _
 from fedconsole.tui.theme import style
 from fedconsole.tui.widgets.device_rows import PRESENCE_ROLES, memory_share
-from fedconsole.tui.widgets.health import heat, throttle_flags
+from fedconsole.tui.widgets.health import clock_words, heat, throttle_flags
 from fedconsole.tui.widgets.sparkline import sparkline
 from pi_daemon.protocol.text import clean
+from pi_daemon.trust.keys import in_groups
 
 _TREND_CELLS: Final = 40
 _NAME_CELLS: Final = 14
-_LOG_LINES: Final = 12
 
 
 class DevicePanel(VerticalScroll):
@@ -60,9 +60,9 @@ class DevicePanel(VerticalScroll):
         if record.heard_at is not None:
             text.append(_(", heard {ago} ago", ago=age(now - record.heard_at)))
         if record.reason:
-            text.append(f"\n{record.reason}", style(self, "warning"))
+            text.append(f"\n{record.reason}", style(self, "bad" if record.impostor else "warning"))
         text.append("\n\n")
-        for name, value in (*_identity(record), *_health(record)):
+        for name, value in (*_identity(record, self._desk.own_id), *_health(record)):
             text.append(f"{_(name):{_NAME_CELLS}}", style(self, "dim"))
             text.append(f"{value}\n")
         self._append_trends(text, record)
@@ -110,14 +110,20 @@ class DevicePanel(VerticalScroll):
     def _append_log(self, text: Text, record: DeviceRecord, now: float) -> None:
         if record.log:
             text.append(f"\n{_('log')}\n", style(self, "title"))
-        for at, level, words in list(record.log)[-_LOG_LINES:]:
+        for at, level, words in record.log:
             text.append(f"{age(now - at):>4} {level:7} {words}\n")
 
 
-def _identity(record: DeviceRecord) -> Iterator[tuple[str, str]]:
+def _identity(record: DeviceRecord, own_id: str) -> Iterator[tuple[str, str]]:
     yield "address", clean(record.address, 80)
     yield "found by", record.device.source.value
-    yield "device id", record.device_id or "-"
+    if record.device.is_paired:
+        yield "paired key", in_groups(record.device.device_id or "")
+        if record.impostor is not None:
+            yield "key found", in_groups(record.impostor.found_id)
+        yield "own key", in_groups(own_id) or "-"
+    else:
+        yield "device id", record.device_id or "-"
     if record.hello is None:
         return
     yield "version", clean(record.hello.build, 64)
@@ -138,7 +144,9 @@ def _health(record: DeviceRecord) -> Iterator[tuple[str, str]]:
         yield "temperature", heat(health.celsius)[0]
         yield "throttling", throttle_flags(health.throttled)
         yield "RAM in use", memory_share(record)
+        yield "swap in use", "-" if health.swap_bytes is None else size(health.swap_bytes)
         yield "disk free", size(health.disk_free_bytes)
+        yield "clock", clock_words(record.clock_ahead_s)
         yield "load", "-" if health.load is None else f"{health.load:.2f}"
     if record.ping_s is not None:
         yield "round trip", f"{1000 * record.ping_s:.1f} ms"

@@ -20,10 +20,12 @@ from fedconsole.tui.widgets.table_cells import Column
 from pi_daemon.protocol.text import clean
 
 PRESENCE_ROLES: Final = {
+    Presence.CHANGED: "bad",
     Presence.ONLINE: "good",
     Presence.STALE: "warning",
     Presence.OFFLINE: "dim",
     Presence.NEW: "accent",
+    Presence.UNPAIRED: "accent",
 }
 _HISTOGRAM_CELLS: Final = 10
 
@@ -59,20 +61,25 @@ class DeviceRows:
         return list(self._desk.inventory.records)
 
     def version(self, key: str) -> Hashable:
-        record = self._desk.inventory.records[key]
+        record = self._desk.inventory.records.get(key)
+        if record is None:
+            return None
         now = self._desk.clock()
         # Its age is drawn, too: it counts up without any news.
         silence = None if record.heard_at is None else int(now - record.heard_at)
         return record.version, presence(record, now), silence
 
     def cells(self, key: str) -> Mapping[str, Text]:
-        record = self._desk.inventory.records[key]
+        record = self._desk.inventory.records.get(key)
+        if record is None:
+            # Paired or forgotten elsewhere: the table has not looked yet.
+            return {}
         health = record.telemetry
         temperature, role = heat(health.celsius if health else None)
         able = record.hello.capabilities if record.hello else None
         return {
             "state": self._state(record),
-            "name": Text(record.name),
+            "name": Text(record.name, style(self._widget, "bad") if record.impostor else ""),
             "doing": Text(_(record.status.state.value) if record.status else "-"),
             "celsius": Text(temperature, style(self._widget, role) if role else ""),
             "flags": Text(throttle_flags(health.throttled if health else None)),

@@ -68,9 +68,13 @@ class FilterBar(Horizontal):
     def is_open(self) -> bool:
         return bool(self.display)
 
-    def open(self) -> None:
+    def open(self, text: str | None = None) -> None:
+        """To type a filter, or with this one."""
         self.display = True
-        self.query_one(Input).focus()
+        field = self.query_one(Input)
+        if text is not None:
+            field.value = text
+        field.focus()
 
     def set_count(self, shown: int, total: int) -> None:
         if self.is_open and not self._is_wrong:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -45,7 +46,8 @@ EVERYTHING: Final = Filter()
 
 def parse(text: str) -> Filter:
     """Raises FilterError."""
-    words = _words(text)
+    # What is shown is composed; what a Mac pastes is not.
+    words = _words(unicodedata.normalize("NFC", text))
     needles = [word.lower() for word in words if word[0] not in "!~" and not _is_of_field(word)]
     return Filter(text, [_test(word) for word in words], tuple(needles))
 

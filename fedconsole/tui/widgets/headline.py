@@ -10,11 +10,11 @@ from rich.text import Text
 from textual.widget import Widget
 
 from fedconsole.coordinator.phases import RunPhase
-from fedconsole.headless import sentence
+from fedconsole.sentences import sentence
 from fedconsole.tui.formats import fit, number, percent, size, span
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.lang import _
-from fedconsole.tui.phase_signs import PHASE_SIGNS
+from fedconsole.tui.phase_signs import sign_of
 from fedconsole.tui.run_model import RunModel
 from fedconsole.tui.theme import style
 from pi_daemon.protocol.text import clean
@@ -23,6 +23,8 @@ _BAR_CELLS: Final = 24
 _NARROW: Final = 100
 _NAMED: Final = 4
 _GAP: Final = "  "
+_SILENT_S: Final = 40.0
+"""An engine that works says so every 30 s: what is shown may be old."""
 _PHASE_ROLES: Final = {
     RunPhase.WAITING: "warning",
     RunPhase.PAUSED: "accent",
@@ -31,6 +33,12 @@ _PHASE_ROLES: Final = {
     RunPhase.FAILED: "bad",
     RunPhase.ABORTED: "bad",
     RunPhase.ABORTING: "warning",
+}
+
+_AT_TIMEOUT: Final = {
+    "wait": ", then it waits longer",
+    "fewer": ", then it goes on without them",
+    "fail": ", then it fails",
 }
 
 
@@ -50,7 +58,7 @@ def first_line(model: RunModel, widget: Widget, now: datetime, mode: str = "") -
         bar = Text(glyph("bar_full") * full, style(widget, "accent"))
         bar.append(glyph("bar_empty") * (cells - full), style(widget, "dim"))
         parts += [_Part(3, bar), _Part(0, Text(f"{100 * share:.0f}%"))]
-    if not model.is_finished:
+    if not (model.is_finished or model.has_crashed):
         eta = model.eta_s(now)
         parts.append(_Part(0, Text(f"ETA {'—' if eta is None else span(eta[0])}")))
         if eta is not None:
@@ -63,8 +71,9 @@ def first_line(model: RunModel, widget: Widget, now: datetime, mode: str = "") -
 
 def second_line(model: RunModel, widget: Widget) -> Text:
     """How well, how fast, who is there, and the phase."""
-    sign = glyph(PHASE_SIGNS.get(model.phase, "new"))
-    look = style(widget, _PHASE_ROLES.get(model.phase, "title"))
+    sign = glyph(sign_of(model))
+    role = "bad" if model.has_crashed else _PHASE_ROLES.get(model.phase, "title")
+    look = style(widget, role)
     has_loss = any(row.num_steps for row in model.workers.values())
     loss = number(model.loss) if has_loss else "-"
     trend = _trend([*(row.loss for row in model.rounds), model.loss])
@@ -82,11 +91,10 @@ def second_line(model: RunModel, widget: Widget) -> Text:
     here, wanted = model.num_here, len(model.workers)
     words = _("workers {here}/{all}, need {need}", here=here, all=wanted, need=model.quorum)
     sent, received = size(model.bytes_sent), size(model.bytes_received)
-    parts += [
-        _Part(1, Text(words)),
-        _Part(2, Text(f"{model.examples_per_s:.0f} {_('ex/s')}")),
-        _Part(3, Text(f"{glyph('send')}{sent} {glyph('receive')}{received}")),
-    ]
+    if not model.has_crashed:
+        parts.append(_Part(1, Text(words)))
+        parts.append(_Part(2, Text(f"{model.examples_per_s:.0f} {_('ex/s')}")))
+    parts.append(_Part(3, Text(f"{glyph('send')}{sent} {glyph('receive')}{received}")))
     return _fitted(parts, widget.size.width)
 
 
@@ -112,14 +120,24 @@ def banner(model: RunModel, widget: Widget, now: datetime) -> Text | None:
     if model.ending is not None:
         return _ending(model, widget)
     parts = []
+    if model.stalled:
+        parts.append(_("the run stands still: {reason}", reason=model.stalled))
+    elif (
+        model.last_at is not None
+        and (silent_s := (now - model.last_at).total_seconds()) > _SILENT_S
+    ):
+        parts.append(_("the engine has said nothing for {gone}", gone=span(silent_s)))
     if model.have is not None and model.need is not None:
         left = ""
         if model.quorum_seconds_left is not None and model.quorum_at is not None:
             seconds = model.quorum_seconds_left - (now - model.quorum_at).total_seconds()
             left = _("; {s} s left", s=max(0, round(seconds)))
+            left += _(_AT_TIMEOUT.get(model.quorum_then, ""))
         parts.append(
             _("{have} of {need} needed{left}", have=model.have, need=model.need, left=left)
         )
+        if model.phase is RunPhase.WAITING:
+            parts.append(_("f or g: choose"))
     lost = [row for row in model.workers.values() if row.lost_at is not None]
     for row in lost[:_NAMED]:
         assert row.lost_at is not None
@@ -147,10 +165,12 @@ def _ending(model: RunModel, widget: Widget) -> Text:
     if model.num_finished:
         text += " " + _("Next: {command}", command=f"fedconsole runs show {model.run}")
     role = _PHASE_ROLES.get(model.phase, "title")
-    return Text(f" {glyph(PHASE_SIGNS[model.phase])} {text}", style(widget, role), no_wrap=True)
+    return Text(f" {glyph(sign_of(model))} {text}", style(widget, role), no_wrap=True)
 
 
 def _phase_words(model: RunModel) -> str:
+    if model.has_crashed:
+        return _("crashed").upper()
     word = _(model.phase.value.upper())
     if model.is_stopping and not model.is_finished:
         word = _("{phase}, stops after this round", phase=word)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from fedconsole.health import HOT_CELSIUS, TOO_HOT_CELSIUS, WARM_CELSIUS, is_clock_wrong
+from fedconsole.tui.formats import age
+from fedconsole.tui.lang import _
+
 _FLAGS: Final = ("UV!", "CAP", "THR", "SOFT")
 """The lowest bits of `vcgencmd get_throttled`; 16 bits higher: since it was switched on."""
-_WARM, _HOT, _TOO_HOT = 60, 70, 80
 
 
 def throttle_flags(bits: int | None) -> str:
@@ -26,10 +29,20 @@ def heat(celsius: float | None) -> tuple[str, str | None]:
     """A temperature with its word, and the role of its colour."""
     if celsius is None:
         return "-", None
-    if celsius >= _TOO_HOT:
+    if celsius >= TOO_HOT_CELSIUS:
         return f"{celsius:.0f} HOT!", "bad"
-    if celsius >= _HOT:
+    if celsius >= HOT_CELSIUS:
         return f"{celsius:.0f} hot", "warning"
-    if celsius >= _WARM:
+    if celsius >= WARM_CELSIUS:
         return f"{celsius:.0f} warm", None
     return f"{celsius:.0f}", None
+
+
+def clock_words(ahead_s: float | None) -> str:
+    """How far a device's clock is from this one's."""
+    if ahead_s is None:
+        return "-"
+    if not is_clock_wrong(ahead_s):
+        return _("right")
+    words = "{time} ahead" if ahead_s > 0 else "{time} behind"
+    return _(words, time=age(abs(ahead_s)))

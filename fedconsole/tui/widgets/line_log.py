@@ -175,7 +175,7 @@ class LineLog(ScrollView, can_focus=True):
 
     def _add(self, record: LogRecord) -> None:
         text = clean(record.text, _MAX_TEXT)
-        room = self.size.width - self._prefix_cells
+        room = self._width - self._prefix_cells
         if not self._wraps or room < 10 or cell_len(text) <= room:
             self._shown.append((record, text))
             return
@@ -192,11 +192,12 @@ class LineLog(ScrollView, can_focus=True):
     # Drawing
 
     def render_line(self, y: int) -> Strip:
-        width = self.size.width
+        width = self._width
         index = int(self.scroll_offset.y) + y
         if index >= len(self._shown):
             return self._blank(y, width)
         record, text = self._shown[index]
+        text = fit(text, width - self._prefix_cells)
         base = self.rich_style
         role = _ROLES.get(record.level)
         look = base + style(self, role) if role else base
@@ -242,6 +243,11 @@ class LineLog(ScrollView, can_focus=True):
         return Strip.blank(width, self.rich_style)
 
     @property
+    def _width(self) -> int:
+        # A line that goes on below the scrollbar is cut there, and Rich remembers 16,384 cut lines.
+        return self.scrollable_content_region.width
+
+    @property
     def _prefix_cells(self) -> int:
         return 9 + 6 + _WORKER_CELLS + 1
 
@@ -265,7 +271,7 @@ class LineLog(ScrollView, can_focus=True):
         self.flush()
 
     def _resize_content(self) -> None:
-        self.virtual_size = Size(self.size.width, len(self._shown))
+        self.virtual_size = Size(self._width, len(self._shown))
 
     # Moving
 

@@ -7,7 +7,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -22,11 +21,18 @@ from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.theme import style
 from fedconsole.tui.widgets.filtering import EVERYTHING, Filter
-from fedconsole.tui.widgets.table_cells import Column, RowSource, cell_segments, padded
+from fedconsole.tui.widgets.table_cells import (
+    GAP,
+    Column,
+    RowSource,
+    cell_segments,
+    centred,
+    laid_out,
+    padded,
+)
 
 _SORT_S: Final = 0.5
 """Rows that change places more often cannot be read."""
-_GAP: Final = 1
 
 
 class LineTable(ScrollView, can_focus=True):
@@ -142,6 +148,12 @@ class LineTable(ScrollView, can_focus=True):
         if row in self._order:
             self._set_cursor(self._order.index(row))
 
+    def set_empty(self, text: str) -> None:
+        """What stands there while there is no row: English of the catalogue, or as it is."""
+        if text != self._empty:
+            self._empty = text
+            self.refresh()
+
     def set_filter(self, wanted: Filter) -> None:
         self._filter = wanted
         self._reorder()
@@ -165,7 +177,12 @@ class LineTable(ScrollView, can_focus=True):
             self.refresh()
         else:
             for i in changed:
-                self.refresh(Region(0, i + 1, self.size.width, 1))
+                self.refresh(Region(0, i + 1, self._width, 1))
+
+    @property
+    def _width(self) -> int:
+        # A line that goes on below the scrollbar is cut there, and Rich remembers 16,384 cut lines.
+        return self.scrollable_content_region.width
 
     @property
     def _num_rows(self) -> int:
@@ -203,7 +220,7 @@ class LineTable(ScrollView, can_focus=True):
             self._cursor = min(self._cursor, max(0, len(order) - 1))
         if self.current is not None and self.current != current:
             self.post_message(self.Highlighted(self, self.current))
-        self.virtual_size = Size(self.size.width, len(order) + 1)
+        self.virtual_size = Size(self._width, len(order) + 1)
         self.refresh()
 
     def _sorted(self, keys: Sequence[str]) -> list[str]:
@@ -218,7 +235,7 @@ class LineTable(ScrollView, can_focus=True):
     # Drawing
 
     def render_line(self, y: int) -> Strip:
-        width = self.size.width
+        width = self._width
         if y == 0:
             return self._header(width)
         index = int(self.scroll_offset.y) + y - 1
@@ -256,36 +273,25 @@ class LineTable(ScrollView, can_focus=True):
             segments.append(Segment(" ", base))
         for column, room in self._layout(width):
             segments += cell_segments(cells.get(column.key), room, column.right, base)
-            segments.append(Segment(" " * _GAP, base))
+            segments.append(Segment(" " * GAP, base))
         return Strip(segments).adjust_cell_length(width, base).simplify()
 
     def _empty_line(self, y: int, width: int) -> Strip:
-        lines = (
-            _(self._empty).split("\n") if self._total == 0 else [_("nothing matches the filter")]
-        )
-        top = max(1, (self.size.height - len(lines)) // 2)
+        text = _(self._empty) if self._total == 0 else _("nothing matches the filter")
         look = self.rich_style + style(self, "dim")
-        if not top <= y < top + len(lines):
+        line = centred(text, y, width, self.size.height)
+        if line is None:
             return Strip.blank(width, self.rich_style)
-        text = fit(lines[y - top], width)
-        left = (width - cell_len(text)) // 2
-        return Strip([Segment(" " * left + text, look)]).adjust_cell_length(width, look)
+        return Strip([Segment(line, look)]).adjust_cell_length(width, look)
 
     def _layout(self, width: int) -> list[tuple[Column, int]]:
         """The columns that have room, with their widths."""
-        room = width - (2 if self._has_marks else 0)
-        chosen = list(self._columns)
-        while len(chosen) > 1 and sum(c.width + _GAP for c in chosen) > room:
-            last = max(chosen, key=lambda c: (c.priority, chosen.index(c)))
-            chosen.remove(last)
-        rest = max(0, room - sum(c.width + _GAP for c in chosen))
-        flexible = [c for c in chosen if c.flexible]
-        self._shown = [(c, c.width + (rest // len(flexible) if c.flexible else 0)) for c in chosen]
+        self._shown = laid_out(self._columns, width - (2 if self._has_marks else 0))
         return self._shown
 
     def on_resize(self) -> None:
         self._strips.clear()
-        self.virtual_size = Size(self.size.width, len(self._order) + 1)
+        self.virtual_size = Size(self._width, len(self._order) + 1)
         self._keep_in_sight()
 
     def notify_style_update(self) -> None:
@@ -389,4 +395,4 @@ class LineTable(ScrollView, can_focus=True):
         for column, width in self._shown:
             if left <= x < left + width and column.sortable:
                 self._sort_by(column.key)
-            left += width + _GAP
+            left += width + GAP

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
@@ -13,7 +14,7 @@ from textual.widget import Widget
 from fedconsole.tui.formats import fit, number
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
-from fedconsole.tui.theme import style
+from fedconsole.tui.theme import readable, style
 from fedconsole.tui.widgets.braille import BLANK, Frame, Picture, draw, frame_of, ticks
 from fedconsole.tui.widgets.curves import MAX_NAMED, Curve, band, smoothed
 from pi_daemon.protocol.text import clean
@@ -63,6 +64,11 @@ class Plot(Widget, can_focus=True):
         """Column of dots of the read-out."""
         self._is_dirty = True
         self._lines: list[Strip] = []
+
+    def set_empty(self, text: str) -> None:
+        """What stands there without curves; English."""
+        self._empty = text
+        self._is_dirty = True
 
     def show(
         self,
@@ -129,7 +135,8 @@ class Plot(Widget, can_focus=True):
         text = fit(_(self._empty), width)
         look = self.rich_style + style(self, "dim")
         blank = [Strip.blank(width, self.rich_style)] * ((height - 1) // 2)
-        return [*blank, Strip([Segment(text.center(width), look)])]
+        left = " " * ((width - cell_len(text)) // 2)
+        return [*blank, Strip([Segment(left + text, look)]).adjust_cell_length(width, look)]
 
     def _legend(self, curves: Sequence[Curve], frame: Frame, width: int) -> Strip:
         base = self.rich_style
@@ -139,7 +146,9 @@ class Plot(Widget, can_focus=True):
             name = clean(curve.name, 24)
             value = f" {number(reading[curve.name])}" if curve.name in reading else ""
             label = name if curve.letter == name else f"{curve.letter} {name}"
-            segments.append(Segment(f" {label}{value} ", base + Style(color=curve.colour)))
+            segments.append(
+                Segment(f" {label}{value} ", base + Style(color=readable(self, curve.colour)))
+            )
         hints = [self._x_label]
         if reading:
             hints.append(f"{self._x_label} {reading['']:.1f}")
@@ -187,12 +196,14 @@ class Plot(Widget, can_focus=True):
                 segments.append(Segment("┊" if x in marks else " ", dim))
             else:
                 curve = curves[owner]
-                look = base + Style(color=curve.colour, bold=curve.thick)
+                look = base + Style(color=readable(self, curve.colour), bold=curve.thick)
                 segments.append(Segment(chr(BLANK | bits), look))
         ends = [index for index, row in picture.ends.items() if row == y]
         for index in ends[: _END_CELLS - 1]:
             letter = curves[index].letter[:1]
-            segments.append(Segment(letter, base + Style(color=curves[index].colour, bold=True)))
+            segments.append(
+                Segment(letter, base + Style(color=readable(self, curves[index].colour), bold=True))
+            )
         return Strip(segments).simplify()
 
     def _mark_columns(self, frame: Frame, width: int) -> set[int]:
@@ -210,7 +221,7 @@ class Plot(Widget, can_focus=True):
         return int((x - frame.left) / (frame.right - frame.left) * (width - 1))
 
     def _foot(self, frame: Frame, across: int) -> Strip:
-        left, right = f"{frame.left:.6g}", f"{frame.right:.6g}"
+        left, right = _place_label(frame.left), _place_label(frame.right)
         gap = "─" * max(1, across - len(left) - len(right) - 2)
         text = " " * (_AXIS_CELLS - 1) + f"└{left} {gap} {right}"
         return Strip([Segment(text, self.rich_style + style(self, "dim"))])
@@ -246,5 +257,10 @@ class Plot(Widget, can_focus=True):
 
 def _axis_label(value: float) -> str:
     """At most seven cells."""
-    text = f"{value:.4g}"
-    return text if len(text) < _AXIS_CELLS else f"{value:.0e}"
+    texts = (f"{value:.{digits}g}" for digits in (4, 3, 2))
+    return next((text for text in texts if len(text) < _AXIS_CELLS), f"{value:.0e}")
+
+
+def _place_label(value: float) -> str:
+    """A step in full; of a second or a round no more than can be told apart."""
+    return f"{value:.6g}" if abs(value) >= 100 else f"{value:.3g}"

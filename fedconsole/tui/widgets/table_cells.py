@@ -11,9 +11,11 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
-from fedconsole.tui.formats import fit
+from fedconsole.tui.formats import fit, wrapped
 from pi_daemon.protocol.text import clean
 
+GAP: Final = 1
+"""Cells after each column."""
 _MAX_CELL: Final = 400
 
 
@@ -49,6 +51,17 @@ class RowSource(Protocol):
         """What a filter looks at."""
 
 
+def laid_out(columns: Sequence[Column], room: int) -> list[tuple[Column, int]]:
+    """Those that fit into so many cells, with their widths; one at least."""
+    chosen = list(columns)
+    while len(chosen) > 1 and sum(c.width + GAP for c in chosen) > room:
+        last = max(chosen, key=lambda c: (c.priority, chosen.index(c)))
+        chosen.remove(last)
+    rest = max(0, room - sum(c.width + GAP for c in chosen))
+    flexible = [c for c in chosen if c.flexible]
+    return [(c, c.width + (rest // len(flexible) if c.flexible else 0)) for c in chosen]
+
+
 def padded(text: str, cells: int, right: bool) -> str:
     blanks = " " * max(0, cells - cell_len(text))
     return blanks + text if right else text + blanks
@@ -59,9 +72,11 @@ def cell_segments(text: Text | None, cells: int, right: bool, base: Style) -> li
     if text is None:
         return [Segment(" " * cells, base)]
     plain = text.plain
+    # Rich leaves the style of a text without parts of other styles to whoever draws it.
+    base += text.style if isinstance(text.style, Style) else Style.parse(text.style)
     cleaned = clean(plain, _MAX_CELL)
     if cleaned != plain or cell_len(cleaned) > cells:
-        look = base + (text.style if isinstance(text.style, Style) else Style.parse(text.style))
+        look = base
         if text.spans and isinstance(text.spans[0].style, Style):
             look += text.spans[0].style
         return [Segment(padded(fit(cleaned, cells), cells, right), look)]
@@ -76,6 +91,16 @@ def cell_segments(text: Text | None, cells: int, right: bool, base: Style) -> li
         for segment in copy.render(_CONSOLE)
         if segment.text
     ]
+
+
+def centred(text: str, y: int, width: int, height: int) -> str | None:
+    """Line y of a text that stands in the middle; None: that line is blank. Leading blanks included."""
+    lines = wrapped(text, width - 2)
+    top = max(1, (height - len(lines)) // 2)
+    if not top <= y < top + len(lines):
+        return None
+    line = fit(lines[y - top], width)
+    return " " * ((width - cell_len(line)) // 2) + line
 
 
 def _make_console() -> Any:

@@ -50,8 +50,10 @@ class Timeline(ScrollView, can_focus=True):
         self._workers: Sequence[str] = ()
         self._rounds: Mapping[int, Mapping[str, str]] = {}
         self._num_rounds = 0
+        self._empty = "reading…"
 
     def show(self, workers: Sequence[str], attendance: Attendance) -> None:
+        self._empty = "no round was started"
         self._workers = workers
         self._rounds = attendance.rounds
         self._num_rounds = max(self._rounds, default=0)
@@ -116,7 +118,7 @@ class Timeline(ScrollView, can_focus=True):
 
     def _legend(self) -> str:
         if not self._workers:
-            return _("no round was started")
+            return _(self._empty)
         seen = {what for cells in self._rounds.values() for what in cells.values()}
         words = [
             f"{glyph(sign)} {_(what)}" for what, (sign, _role) in _SIGNS.items() if what in seen

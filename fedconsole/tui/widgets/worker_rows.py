@@ -14,7 +14,7 @@ from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.lang import _
 from fedconsole.tui.run_model import RunModel
 from fedconsole.tui.run_records import WorkerRow
-from fedconsole.tui.theme import SERIES, style
+from fedconsole.tui.theme import SERIES, readable, style
 from fedconsole.tui.widgets.health import heat, throttle_flags
 from fedconsole.tui.widgets.sparkline import sparkline
 from fedconsole.tui.widgets.table_cells import Column
@@ -101,9 +101,12 @@ class WorkerRows:
     def _name(self, row: WorkerRow) -> Text:
         is_here = row.lost_at is None
         sign = glyph("online" if is_here else "offline")
-        colour = SERIES[(ord(row.letter) - ord("A")) % len(SERIES)] if row.letter else None
-        many = len(self._model.workers) > len(SERIES)
-        look = style(self._widget, "bad") if not is_here else Style(color=None if many else colour)
+        look = Style()
+        if not is_here:
+            look = style(self._widget, "bad")
+        elif row.letter and len(self._model.workers) <= len(SERIES):
+            colour = SERIES[(ord(row.letter) - ord("A")) % len(SERIES)]
+            look = Style(color=readable(self._widget, colour))
         text = Text(f"{sign}{row.letter} ", look)
         text.append(f"{row.label}{' SIM' if row.is_virtual else ''}")
         return text

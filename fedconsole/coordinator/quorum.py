@@ -1,0 +1,106 @@
+"""Too few workers or updates: what is said of it, and what the operator may decide."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from fedconsole.coordinator import facts
+from fedconsole.coordinator.facts import AtTimeout
+from fedconsole.coordinator.phases import IllegalRequest, RunPhase
+from fedconsole.coordinator.state import PartStatus, RunState, TimerKind
+from fedconsole.coordinator.turn import Turn
+from fedconsole.errors import ExitCode
+
+MAX_FAILURES = 2
+"""A worker whose training has failed so often is out of the round."""
+
+
+def warn(turn: Turn) -> None:
+    """Say when the workers that are left in an open round are too few; the deadline decides."""
+    round_ = turn.state.open_round
+    if round_ is None or turn.state.phase is not RunPhase.TRAINING:
+        return
+    have = sum(
+        part.status is PartStatus.DELIVERED
+        or (part.status is not PartStatus.OUT and turn.is_connected(worker))
+        for worker, part in round_.parts.items()
+    )
+    if have < turn.state.need:
+        then = AtTimeout(turn.state.plan.on_quorum_loss)
+        turn.announce(facts.RunQuorum(have, turn.state.need, turn.state.phase, then))
+
+
+def announce_wait(turn: Turn) -> None:
+    state = turn.state
+    if state.is_regathering and state.open_round is None:
+        is_enough = state.num_connected >= state.need
+        have, need = state.num_connected, len(state.members)
+        then = AtTimeout.FEWER if is_enough else AtTimeout.WAIT
+    else:
+        have, need, then = state.have, state.need, AtTimeout.FAIL
+    turn.announce(facts.RunQuorum(have, need, state.phase, then))
+
+
+def wait_longer(turn: Turn) -> None:
+    """Give the others the whole time once more, and those whose training failed another try."""
+    turn.start_timer(TimerKind.QUORUM, turn.state.plan.quorum_timeout_s)
+    announce_wait(turn)
+    if (round_ := turn.state.open_round) is None:
+        return
+    for worker, part in round_.parts.items():
+        if part.status is PartStatus.OUT and part.num_failures >= MAX_FAILURES:
+            assert turn.state.open_round is not None
+            turn.put_part(
+                turn.state.open_round, worker, replace(part, status=PartStatus.IDLE, num_failures=0)
+            )
+            turn.steer(worker)
+
+
+def require_some(state: RunState) -> None:
+    """Raises IllegalRequest where there is nothing to go on with."""
+    if state.have == 0:
+        nobody = "no update is there yet" if state.open_round else "no worker is connected"
+        raise IllegalRequest(f"cannot go on with fewer: {nobody}; wait, or abort the run")
+
+
+def be_content(turn: Turn) -> None:
+    """This round needs no more than what is there."""
+    have, need = turn.state.have, turn.state.need
+    if have < need:
+        turn.state = replace(turn.state, fewer=have)
+        number = turn.state.num_rounds + 1
+        turn.announce(facts.RunFewer(number, have, need))
+
+
+def all_missing_were_rejected(turn: Turn) -> tuple[str, ...]:
+    """The workers without an update in the open round, if each is connected and was rejected."""
+    round_ = turn.state.open_round
+    missing = {w: part for w, part in round_.parts.items() if not part.update} if round_ else {}
+    are_rejected = all(
+        part.status is PartStatus.OUT
+        and part.num_failures < MAX_FAILURES
+        and turn.is_connected(worker)
+        for worker, part in missing.items()
+    )
+    return tuple(missing) if are_rejected else ()
+
+
+def why_hopeless(state: RunState) -> str | None:
+    """Why no wait can bring a quorum: too few are left that may still take part. None: it can."""
+    refusals = {w: m.refusal for w, m in sorted(state.members.items()) if m.refusal is not None}
+    if (round_ := state.open_round) is not None:
+        num_left = sum(
+            part.update is not None or w not in refusals for w, part in round_.parts.items()
+        )
+    else:
+        num_left = state.plan.num_workers - len(refusals)
+    if not refusals or num_left >= state.need:
+        return None
+    reasons = "; ".join(f"{worker}: {reason}" for worker, reason in refusals.items())
+    return f"too few workers are left: {num_left}, {state.need} needed; out of this run: {reasons}"
+
+
+def fail(turn: Turn) -> None:
+    what = "updates" if turn.state.open_round else "connected workers"
+    reason = f"quorum lost: {turn.state.have} {what}, {turn.state.need} needed"
+    turn.fail(reason, ExitCode.QUORUM_LOST)

@@ -1,0 +1,152 @@
+"""The devices that this console is paired with: a file for each, in a folder of this user alone.
+
+Every call reads them anew, so that a device that was paired elsewhere meanwhile counts at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from fedconsole import paths
+from fedconsole.errors import RefusedError, StorageError
+from fedconsole.trust.folders import locked, require_private
+from pi_daemon.protocol.pairing import ConsoleRole
+from pi_daemon.trust.keys import ID_LENGTH, write_privately
+
+MAX_ADDRESSES: Final = 8
+MIN_ID: Final = 7
+"""Characters of an id that may stand for the whole."""
+
+
+class KnownDevice(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+    """A label, as it named itself at pairing; cleaned."""
+    role: ConsoleRole
+    """What this console may do there."""
+    paired_at: str
+    """ISO 8601, UTC."""
+    certificate: str
+    """PEM."""
+    addresses: tuple[str, ...]
+    """HOST:PORT, where it answered last first."""
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:MIN_ID]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDevices:
+    """As they were when they were read; by name."""
+
+    all: Sequence[KnownDevice]
+
+    def by_id(self, device_id: str | None) -> KnownDevice | None:
+        """The one whose id this is, or begins so: announcements carry a part of it."""
+        if device_id is None or len(device_id) < MIN_ID:
+            return None
+        found = [device for device in self.all if device.id.startswith(device_id)]
+        return found[0] if len(found) == 1 else None
+
+    def at(self, address: str) -> KnownDevice | None:
+        """The one that answered there last, as far as is known here."""
+        there = [device for device in self.all if address in device.addresses]
+        return min(there, key=lambda device: device.addresses.index(address), default=None)
+
+    def named(self, text: str) -> list[KnownDevice]:
+        """Those whose name or address this is, else those whose id begins with it."""
+        identity = text.replace("-", "").upper()
+        return [d for d in self.all if text == d.name or text in d.addresses] or [
+            d for d in self.all if len(identity) >= MIN_ID and d.id.startswith(identity)
+        ]
+
+
+def load() -> KnownDevices:
+    """Raises RefusedError: a file is damaged, or the folder open to others."""
+    folder = paths.known_devices_dir()
+    if not folder.is_dir():
+        return KnownDevices(())
+    require_private(folder)
+    devices = [device for path in folder.glob("*.json") if (device := _read(path)) is not None]
+    return KnownDevices(sorted(devices, key=lambda device: (device.name, device.id)))
+
+
+def remember(device: KnownDevice) -> None:
+    """Store a device that was just paired, or paired anew; on return it survives a power cut.
+
+    Raises:
+        RefusedError, StorageError: it is not stored.
+    """
+    folder = paths.known_devices_dir()
+    with locked(folder):
+        if (before := load().by_id(device.id)) is not None:
+            addresses = _newest_first(device.addresses[0], before.addresses)
+            device = replace(device, addresses=addresses)
+        _write(folder, device)
+
+
+def met(device_id: str, address: str) -> None:
+    """Note where a known device has proved its key. What cannot be written is not missed.
+
+    Raises RefusedError: as `load`.
+    """
+    device = load().by_id(device_id)
+    if device is None or device.addresses[:1] == (address,):
+        return
+    folder = paths.known_devices_dir()
+    try:
+        with locked(folder):
+            # It may have been forgotten meanwhile.
+            if (device := load().by_id(device_id)) is not None:
+                addresses = _newest_first(address, device.addresses)
+                _write(folder, replace(device, addresses=addresses))
+    except StorageError:
+        return
+
+
+def forget(device_id: str) -> None:
+    """From now on it is a stranger; raises StorageError: it is not."""
+    folder = paths.known_devices_dir()
+    with locked(folder):
+        try:
+            (folder / f"{device_id}.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"device {device_id} cannot be forgotten: {error}") from error
+
+
+def _newest_first(address: str, others: Sequence[str]) -> tuple[str, ...]:
+    return (address, *(other for other in others if other != address))[:MAX_ADDRESSES]
+
+
+def _write(folder: Path, device: KnownDevice) -> None:
+    path = folder / f"{device.id}.json"
+    try:
+        write_privately(path, msgspec.json.format(msgspec.json.encode(device)))
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error}") from error
+
+
+def _read(path: Path) -> KnownDevice | None:
+    """None: it was forgotten this moment."""
+    try:
+        device = msgspec.json.decode(path.read_bytes(), type=KnownDevice)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RefusedError(f"cannot read {path}: {error}") from error
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise _damaged(path) from error
+    if device.id != path.stem or len(device.id) != ID_LENGTH:
+        raise _damaged(path)
+    return device
+
+
+def _damaged(path: Path) -> RefusedError:
+    return RefusedError(f"{path} is damaged: delete it, and pair that device anew")

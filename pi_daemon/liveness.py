@@ -1,0 +1,85 @@
+"""A websocket connection that ends by itself when its other side is gone; both sides use it.
+
+The library's own keepalive cannot tell: its pings wait behind what is unsent, and so does its `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import Final
+
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.connection import Connection
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import InvalidMessage
+
+from pi_daemon.protocol.limits import SILENCE_S
+
+_LOOK_S: Final = 1.0
+_CLOSE_S: Final = 3.0
+"""The library waits 2 s for the other side's close, once its own is sent."""
+_UNSENT_BYTES: Final = 128 << 10
+"""In the kernel: a second of a link of 1 Mbit/s. What it takes, no abort or renewal can overtake."""
+
+
+class _LiveConnection(Connection):
+    """Every byte counts as a sign of life: on a slow link a chunk takes longer than its sender may be
+    silent, and pings get through in the direction that is not busy."""
+
+    _look: asyncio.TimerHandle | None = None
+    _give_up: asyncio.TimerHandle | None = None
+    _heard_s = 0.0
+    _silence: TimeoutError | None = None
+    """What ended the connection, if that was it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES
+        )
+        self._heard_s = self.loop.time()
+        self._look_again()
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_s = self.loop.time()
+        super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._look, self._give_up):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(self._silence or exc)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """As in the library, but over after 3 s also where nothing can be sent."""
+        if self._give_up is None:
+            self._give_up = self.loop.call_later(_CLOSE_S, self.transport.abort)
+        await super().close(code, reason)
+
+    def _look_again(self) -> None:
+        if not self.transport.is_reading():
+            # This side is busy with what has come.
+            self._heard_s = self.loop.time()
+        if self.loop.time() - self._heard_s < SILENCE_S:
+            self._look = self.loop.call_later(_LOOK_S, self._look_again)
+            return
+        self._silence = TimeoutError(f"nothing was heard for {SILENCE_S:g} s")
+        self.transport.abort()
+
+
+class ConsoleConnection(_LiveConnection, ClientConnection):
+    """The console's end."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # Of a daemon that refuses the console's certificate the library says that it did not answer.
+        if isinstance(exc, ssl.SSLError) and isinstance(
+            self.protocol.handshake_exc, InvalidMessage
+        ):
+            self.protocol.handshake_exc = exc
+
+
+class DaemonConnection(_LiveConnection, ServerConnection):
+    """The daemon's end."""

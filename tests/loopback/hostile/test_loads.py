@@ -1,0 +1,95 @@
+"""Work without an end, and commands without number: the device stays there for the next console."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from pi_daemon.protocol.messages import DeviceState, Ok, Prepared, RefusalCode, Status
+from tests.support.daemons import daemon
+from tests.support.hostile import (
+    BATCH,
+    HONEST,
+    assert_refused,
+    endless,
+    hostile_model,
+    peak_bytes,
+    prepare,
+    with_graphs,
+)
+from tests.support.links import RawLink, open_link
+from tests.support.rounds import prepare_command
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.mark.slow
+async def test_a_batch_that_never_ends_is_ended(tmp_path: Path, data: Path) -> None:
+    options = ("--dataset", f"digits={data}", "--max-batch-seconds", "20")
+    async with daemon(tmp_path, *options) as bob, open_link(bob.port) as link:
+        assert isinstance(await link.take_lease(), Ok)
+        answer = await prepare(link, endless())
+        reason = "the trainer took more than 20 s for one batch"
+        await assert_refused(bob, link, answer, RefusalCode.TRAINER_FAILED, reason)
+        assert isinstance(await prepare(link, hostile_model(*HONEST)), Prepared)
+
+
+async def test_a_batch_that_never_ends_does_not_outlast_its_lease(
+    tmp_path: Path, data: Path
+) -> None:
+    model = endless()
+    async with daemon(tmp_path, "--dataset", f"digits={data}") as bob:
+        async with open_link(bob.port) as villain:
+            assert isinstance(await villain.take_lease(), Ok)
+            for _ in range(3):
+                command = prepare_command(villain, model, batch_size=BATCH)
+                await villain.send(command)
+                await villain.send_blob(command.graphs, model.graphs)
+            await villain.expect(Status, lambda told: told.status.state is DeviceState.PREPARING)
+        async with open_link(bob.port, fence=2) as link:
+            good = hostile_model(*HONEST)
+            assert isinstance(await link.take_lease(take_over=True), Ok)
+            assert isinstance(await prepare(link, good), Prepared)
+
+
+async def flood_with_commands(villain: RawLink, count: int) -> None:
+    """Prepare one run after the other. Raises TimeoutError when the daemon reads no more."""
+    for number in range(count):
+        command = prepare_command(villain, with_graphs(b"{}"), worker_id=f"w{number}")
+        async with asyncio.timeout(2):
+            await villain.send(command)
+            await villain.send_blob(command.graphs, b"{}")
+
+
+async def listen(link: RawLink) -> None:
+    while True:
+        await link.receive()
+
+
+async def test_commands_that_nobody_can_carry_out_in_time_pile_up_nowhere(
+    tmp_path: Path, data: Path
+) -> None:
+    model = endless()
+    async with daemon(tmp_path, "--dataset", f"digits={data}") as bob:
+        async with open_link(bob.port) as villain:
+            assert isinstance(await villain.take_lease(), Ok)
+            first = prepare_command(villain, model, batch_size=BATCH)
+            await villain.send(first)
+            await villain.send_blob(first.graphs, model.graphs)
+            await villain.expect(Status, lambda told: told.status.state is DeviceState.PREPARING)
+            before = peak_bytes(bob.pid)
+            listening = asyncio.get_running_loop().create_task(listen(villain))
+            # Either nobody reads them any more, or the link is closed over their answers.
+            with suppress(TimeoutError, ConnectionClosed):
+                await flood_with_commands(villain, 20_000)
+            listening.cancel()
+            with suppress(asyncio.CancelledError, ConnectionClosed):
+                await listening
+            assert peak_bytes(bob.pid) - before < 4 << 20
+        async with open_link(bob.port, fence=2) as link:
+            assert isinstance(await link.take_lease(take_over=True), Ok)
+            assert isinstance(await prepare(link, hostile_model(*HONEST)), Prepared)

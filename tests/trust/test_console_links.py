@@ -1,0 +1,369 @@
+"""Whom a console speaks with, against real daemons and whoever takes their place."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fedconsole.cli.main import carry_out
+from fedconsole.dialling import console_hello, dial, exchange_hellos, in_words
+from fedconsole.errors import IdentityChangedError, NotPairedError
+from fedconsole.fleet.device import Device, Source
+from fedconsole.fleet.inventory import DeviceRecord, Inventory, Presence, presence
+from fedconsole.fleet.viewer import greet
+from fedconsole.fleet.watching import Watcher
+from fedconsole.trust import known_devices, pairing
+from fedconsole.trust.known_devices import KnownDevice
+from fedconsole.trust.own_keys import own_keys
+from pi_daemon.protocol.messages import Role
+from pi_daemon.trust.join import parse_join
+from tests.support.daemons import DaemonProcess, daemon, owner_command
+from tests.support.places import redirect
+from tests.support.strangers import stranger
+
+WAIT_S = 60.0
+pytestmark = pytest.mark.timeout(400)
+LOOPBACK = ("--host", "127.0.0.1")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return redirect(tmp_path, monkeypatch)
+
+
+@asynccontextmanager
+async def paired(
+    place: Path, *options: str, name: str = "alice"
+) -> AsyncIterator[tuple[DaemonProcess, KnownDevice]]:
+    """A daemon that this console is paired with."""
+    async with daemon(place, *LOOPBACK, "--pair", *options, name=name) as running:
+        yield running, await pairing.pair(parse_join(running.join))
+
+
+async def why_not(
+    address: str, device_id: str | None = None, role: Role = Role.VIEWER
+) -> Exception:
+    """What keeps this console from a link."""
+    try:
+        async with dial(address, device_id) as link:
+            await exchange_hellos(link, console_hello(role))
+    except Exception as error:
+        return error
+    raise AssertionError(f"{address} was reached")
+
+
+async def answered_by(address: str, device_id: str | None = None) -> str:
+    async with dial(address, device_id) as link:
+        hello = await exchange_hellos(link, console_hello(Role.VIEWER))
+        assert link.device_id == hello.id
+        return hello.id
+
+
+def on_this_port(running: DaemonProcess) -> tuple[str, ...]:
+    """Options of a daemon that takes another's place, which is the last option that counts."""
+    return *LOOPBACK, "--port", str(running.port)
+
+
+async def end(running: DaemonProcess) -> None:
+    running.process.terminate()
+    await running.process.wait()
+
+
+# Who may answer
+
+
+async def test_a_paired_device_proves_its_key_with_and_without_being_named(place: Path) -> None:
+    async with paired(place) as (running, alice):
+        address = f"127.0.0.1:{running.port}"
+        assert await answered_by(address) == alice.id
+        assert await answered_by(address, alice.id[:16]) == alice.id
+
+
+async def test_a_device_that_is_not_paired_is_refused_before_any_connection() -> None:
+    with _listener_beyond_loopback() as (listening, address):
+        error = await why_not(address)
+        assert isinstance(error, NotPairedError)
+        assert "is not paired with this console: run pi-daemon pair there, then" in str(error)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
+async def test_a_device_that_is_not_paired_is_refused_though_another_is(place: Path) -> None:
+    with _listener_beyond_loopback() as (listening, address):
+        async with paired(place):
+            assert isinstance(await why_not(address, "Z" * 52), NotPairedError)
+            with pytest.raises(BlockingIOError):
+                listening.accept()
+
+
+async def test_what_is_not_initialised_is_reached_on_this_machine_without_any_key(
+    place: Path,
+) -> None:
+    async with daemon(place) as running:
+        async with dial(f"127.0.0.1:{running.port}") as link:
+            assert (await exchange_hellos(link, console_hello(Role.VIEWER))).name == "alice"
+            assert link.device_id is None
+        assert not (place / "d" / "fedconsole").exists(), "no key was made"
+
+
+async def test_a_revoked_console_is_told_so_with_and_without_a_restart(place: Path) -> None:
+    async with paired(place) as (running, alice):
+        address = alice.addresses[0]
+        await running.revoke(own_keys().id)
+        error = await why_not(address)
+        assert isinstance(error, NotPairedError)
+        assert str(error) == "this console was revoked: pair anew"
+        await end(running)
+        async with daemon(place, *on_this_port(running)):
+            error = await why_not(address)
+            assert isinstance(error, NotPairedError)
+            assert "this console is not paired there, or was revoked: pair it again" in str(error)
+
+
+async def test_a_console_that_may_only_look_is_told_so_when_it_would_steer(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with daemon(place, *LOOPBACK, "--pair", "--dataset", "digits=sample") as running:
+        join = (await owner_command(running, "pair", "--viewer")).strip()
+        assert await asyncio.to_thread(carry_out, ["pair", join]) == 0
+        [alice] = known_devices.load().all
+        hint = capsys.readouterr().out.strip().partition("next: fedconsole ")[2]
+        assert hint == f"devices show {alice.short_id}"
+        assert await asyncio.to_thread(carry_out, hint.split()) == 0
+        assert await answered_by(alice.addresses[0]) == alice.id
+        exit_code, said = await run_on(alice.addresses[0])
+        assert exit_code == 4
+        assert "this console may only look: pair it as operator to steer" in said
+
+
+# Who answers in a device's place
+
+
+async def test_a_changed_key_is_refused_loudly_until_the_device_is_forgotten(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Case 29."""
+    async with paired(place) as (running, alice):
+        await end(running)
+        (running.state_dir / "key.pem").unlink()
+        async with daemon(place, *on_this_port(running), "--pair") as changed:
+            new_id = parse_join(changed.join).device_id
+            address = alice.addresses[0]
+            for device_id in (None, alice.id):
+                error = await why_not(address, device_id)
+                assert isinstance(error, IdentityChangedError)
+                assert (error.known_id, error.found_id) == (alice.id, new_id)
+            capsys.readouterr()
+            assert await asyncio.to_thread(carry_out, ["devices", "-o", "json"]) == 4
+            [row] = json.loads(capsys.readouterr().out)
+            assert (row["trust"], row["state"]) == ("IDENTITY CHANGED", "offline")
+            assert alice.id in row["reason"]
+            assert new_id in row["reason"]
+            exit_code, said = await run_on(address)
+            assert exit_code == 4
+            assert "IDENTITY CHANGED" in said
+            known_devices.forget(alice.id)
+            await pairing.pair(parse_join(changed.join))
+            assert await answered_by(address) == new_id
+
+
+async def test_an_impostor_of_the_same_name_at_the_same_address_is_told_nothing(
+    place: Path,
+) -> None:
+    """Case 28. It would take whatever comes, with a key of its own."""
+    async with paired(place) as (running, alice):
+        await end(running)
+        async with stranger(place, port=running.port) as impostor:
+            error = await why_not(alice.addresses[0])
+            assert impostor.keys is not None
+            assert isinstance(error, IdentityChangedError)
+            assert error.found_id == impostor.keys.id
+            assert bytes(impostor.heard) == b""
+
+
+async def test_another_paired_device_at_the_old_address_is_no_alarm(place: Path) -> None:
+    async with paired(place) as (running, alice), paired(place, name="bob") as (other, bob):
+        await end(running)
+        await end(other)
+        async with (
+            daemon(place, *on_this_port(running), name="bob"),
+            daemon(place, *LOOPBACK, name="alice") as moved,
+        ):
+            assert await answered_by(alice.addresses[0]) == bob.id
+            error = await why_not(alice.addresses[0], alice.id)
+            assert not isinstance(error, NotPairedError)
+            assert f"another device answers at {alice.addresses[0]}: bob" in in_words(error)
+            place_now = f"127.0.0.1:{moved.port}"
+            device = Device(
+                "alice", alice.addresses[0], Source.KNOWN, alice.id, (place_now,), is_paired=True
+            )
+            greeting = await greet(device)
+            assert greeting.hello is not None
+            assert (greeting.device.address, greeting.hello.id) == (place_now, alice.id)
+
+
+async def test_a_known_device_announced_at_an_attackers_address_is_found_where_it_is(
+    place: Path,
+) -> None:
+    """Case 25, for the list, the fleet and a run. The hint stands in the configuration here."""
+    async with (
+        paired(place, "--dataset", "digits=sample") as (_, alice),
+        stranger(place) as attacker,
+    ):
+        forged = Device("alice", attacker.address, Source.CONFIG, alice.id[:16])
+        error = await why_not(attacker.address, alice.id[:16])
+        assert not isinstance(error, IdentityChangedError), "nobody was known there"
+        assert f"another device answers at {attacker.address}" in in_words(error)
+        known_devices.forget(alice.id)
+        known_devices.remember(
+            KnownDevice(
+                id=alice.id,
+                name="alice",
+                role=alice.role,
+                paired_at=alice.paired_at,
+                certificate=alice.certificate,
+                addresses=("127.0.0.1:1", *alice.addresses),
+            )
+        )
+        inventory = Inventory()
+        async with watched(inventory, forged):
+            await until(lambda: presence_of(inventory, "alice") is Presence.ONLINE)
+            [record] = inventory.records.values()
+            assert record.place == alice.addresses[0]
+        assert bytes(attacker.heard) == b""
+
+
+async def test_the_fleet_marks_what_has_changed_and_what_is_not_paired_and_sees_new_pairings(
+    place: Path,
+) -> None:
+    inventory = Inventory()
+    async with (
+        paired(place) as (running, alice),
+        daemon(place, *LOOPBACK, "--pair", name="bob") as bob,
+    ):
+        join = parse_join(bob.join)
+        hint = Device("bob", f"127.0.0.1:{bob.port}", Source.MDNS, join.device_id[:16])
+        async with watched(inventory, hint):
+            await until(lambda: presence_of(inventory, "alice") is Presence.ONLINE)
+            await end(running)
+            async with stranger(place, port=running.port):
+                await until(lambda: presence_of(inventory, "alice") is Presence.CHANGED)
+                record = record_of(inventory, "alice")
+                assert record.impostor is not None
+                assert record.impostor.known_id == alice.id
+                assert "IDENTITY CHANGED" in record.reason
+            async with daemon(place, *on_this_port(running)):
+                await until(lambda: presence_of(inventory, "alice") is Presence.ONLINE)
+            await pairing.pair(join)
+            await until(lambda: presence_of(inventory, "bob") is Presence.ONLINE)
+            assert record_of(inventory, "bob").device.is_paired
+            known_devices.forget(join.device_id)
+            await until(lambda: not record_of(inventory, "bob").device.is_paired)
+
+
+async def test_a_run_finds_a_worker_that_moved_while_somebody_else_has_its_address(
+    place: Path,
+) -> None:
+    """It is named by its old address; where it is now stands in what this console knows."""
+    async with paired(place, "--dataset", "digits=sample") as (running, alice):
+        old = alice.addresses[0]
+        await end(running)
+        async with (
+            stranger(place, port=running.port),
+            daemon(place, *LOOPBACK, "--dataset", "digits=sample") as moved,
+        ):
+            known_devices.met(alice.id, f"127.0.0.1:{moved.port}")
+            known_devices.met(alice.id, old)
+            assert (await run_on(old))[0] == 0
+
+
+# What else may be there
+
+
+async def test_a_plain_port_where_tls_is_expected_is_said_to_be_one(place: Path) -> None:
+    async with paired(place) as (running, alice):
+        await end(running)
+        async with daemon(place, "--port", str(running.port), name="bob"):
+            words = in_words(await why_not(alice.addresses[0]))
+    assert words == "no TLS 1.3 is spoken there: is that pi-daemon initialised?"
+
+
+async def test_tls_where_none_is_expected_is_said_to_be_there(place: Path) -> None:
+    async with daemon(place, *LOOPBACK, "--pair") as running:
+        words = in_words(await why_not(f"127.0.0.1:{running.port}"))
+    assert words == "no pi-daemon answers there, unless it is initialised: then pair with it"
+
+
+async def test_an_older_tls_is_refused(place: Path) -> None:
+    async with paired(place) as (running, alice):
+        await end(running)
+        async with stranger(place, port=running.port, newest=False) as old:
+            words = in_words(await why_not(alice.addresses[0]))
+            assert bytes(old.heard) == b""
+    assert words == "no TLS 1.3 is spoken there: is that pi-daemon initialised?"
+
+
+# What the tests ask
+
+
+async def run_on(address: str) -> tuple[int | None, str]:
+    """The exit code of `fedconsole run --headless` with one worker, and what it says."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fedconsole.cli.entry", "run", "--headless"),
+        *("--worker", address, "--rounds", "1", "--timeout", "300"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    return process.returncode, said.decode()
+
+
+@asynccontextmanager
+async def watched(inventory: Inventory, *hints: Device) -> AsyncIterator[None]:
+    watcher = Watcher(inventory, hints, 0, time.monotonic)
+    task = asyncio.get_running_loop().create_task(watcher.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def record_of(inventory: Inventory, name: str) -> DeviceRecord:
+    return next(record for record in inventory.records.values() if record.name == name)
+
+
+def presence_of(inventory: Inventory, name: str) -> Presence | None:
+    found = [record for record in inventory.records.values() if record.name == name]
+    return presence(found[0], time.monotonic()) if found else None
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+@contextmanager
+def _listener_beyond_loopback() -> Iterator[tuple[socket.socket, str]]:
+    addresses = [
+        entry.address
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if entry.family is socket.AF_INET and not entry.address.startswith("127.")
+    ]
+    if not addresses:
+        pytest.skip("this machine has no address beyond loopback")
+    with socket.create_server((addresses[0], 0)) as listening:
+        listening.setblocking(False)
+        host, port = listening.getsockname()
+        yield listening, f"{host}:{port}"

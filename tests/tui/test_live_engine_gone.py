@@ -1,0 +1,86 @@
+"""The Live screen after its engine has died."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from fedconsole.errors import RefusedError
+from fedconsole.tui.desk import Line
+from fedconsole.tui.formats import span
+from fedconsole.tui.opening import Opening
+from fedconsole.tui.screens.live import LiveScreen
+from tests.support.desk import PreparedDesk
+from tests.support.histories import lines_of, press, settle, text_of, told
+from tests.tui.driving import BUSY, RUN, console, going, offered, shows, until
+from tests.tui.test_live_screen import LIVE, PASSED_S
+
+
+@dataclass
+class BrokenDesk(PreparedDesk):
+    """Its engines end in the midst of a run; `last` is raised then, if it is not None."""
+
+    last: RefusedError | None = None
+
+    async def follow(self, run: str) -> AsyncIterator[Line]:
+        for line in self.journals[run]:
+            yield line
+        if self.last is not None:
+            raise self.last
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (None, f"the engine of run {RUN} ended without a last word; finished rounds are kept"),
+        (RefusedError("the journal cannot be read"), "the journal cannot be read"),
+    ],
+)
+async def test_an_engine_that_ends_without_a_last_word_is_told_of(
+    last: RefusedError | None, words: str
+) -> None:
+    desk = BrokenDesk(journals={RUN: BUSY}, running={RUN}, last=last)
+    async with console(desk, LIVE) as pilot:
+        await shows(pilot, words)
+        assert {"pause", "abort", "stop"} & offered(pilot).keys() == set()
+        await press(pilot, "p", "o", "a")
+        assert isinstance(pilot.app.screen, LiveScreen)
+        assert desk.requests == []
+
+
+async def test_a_run_whose_engine_died_is_shown_as_crashed_and_can_be_resumed() -> None:
+    desk = BrokenDesk(journals={RUN: BUSY}, running={RUN})
+    async with console(desk, LIVE) as pilot:
+        dead = pilot.app.screen
+        await shows(pilot, "☓ CRASHED", "3 Live ☓")
+        desk.let_pass(300)
+        await settle(pilot)
+        first, second = lines_of(pilot)[1:3]
+        assert (f"elapsed {span(PASSED_S)}" in first, "ETA" in first) == (True, False)
+        assert [word for word in ("TRAINING", "workers", "ex/s") if word in second] == []
+        assert offered(pilot)["take_up"] == "u"
+        await press(pilot, "u", ends="take_up")
+        assert desk.taken_up == [RUN]
+        assert told(pilot)[-1:] == [f"fedconsole resume {RUN}"]
+        await until(pilot, lambda: pilot.app.screen is not dead)
+
+
+async def test_a_run_with_an_engine_has_nothing_to_resume() -> None:
+    async with console(going(BUSY), LIVE) as pilot:
+        assert "take_up" not in offered(pilot)
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+async def test_the_end_of_a_replay_is_a_crash_only_if_the_engine_is_gone(is_running: bool) -> None:
+    desk = going(BUSY[:1])
+    if not is_running:
+        desk.running.clear()
+    async with console(desk, Opening("live", replay=(RUN, 10.0))) as pilot:
+        await shows(pilot, "REPLAY 10x", RUN)
+        await until(pilot, lambda: not any(w.name == "_follow" for w in pilot.app.workers))
+        await settle(pilot)
+        assert ("without a last word" in text_of(pilot)) is not is_running
+        assert ("☓ CRASHED" in text_of(pilot)) is not is_running
+        assert "take_up" not in offered(pilot)

@@ -45,6 +45,13 @@ async def console(
         yield pilot
 
 
+async def resized(pilot: Pilot[None], width: int, height: int) -> None:
+    """The terminal has this size, and each screen of the stack knows."""
+    await pilot.resize_terminal(width, height)
+    # Textual passes a size on by a timer of 8 ms, which a pause of the pilot does not wait for.
+    await until(pilot, lambda: all(s.size == (width, height) for s in pilot.app.screen_stack))
+
+
 async def until(pilot: Pilot[None], is_so: Callable[[], object]) -> None:
     """Let the console work until something is so.
 

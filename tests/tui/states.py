@@ -15,6 +15,7 @@ from datetime import datetime
 from functools import cache
 from typing import Final, NamedTuple
 
+from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -415,6 +416,7 @@ async def drawn(pilot: Pilot[None]) -> None:
     """Let the screen read all that comes, and draw it. Waits for events, not for time."""
     for _ in range(_MORE_THAN_THE_PLOT_WAITS_FOR):
         await pilot.pause(0)
+        await _heard_all(pilot.app)
         desk = pilot.app.desk  # type: ignore[attr-defined]
         if not desk.is_silent:
             await asyncio.gather(*(w.wait() for w in pilot.app.workers if w.group == "read"))
@@ -424,4 +426,15 @@ async def drawn(pilot: Pilot[None]) -> None:
                 screen.flush()
                 screen.refresh_bindings()
                 screen.query_one(TopBar).flush()
+    await _heard_all(pilot.app)
+    # A dialog keeps a picture of what is below it.
+    pilot.app.screen.refresh()
     await pilot.pause(0)
+
+
+async def _heard_all(app: App[None]) -> None:
+    """What was sent to any widget is handled; a pause of the pilot waits for the upmost screen alone."""
+    for widget in [w for screen in app.screen_stack for w in screen.walk_children(with_self=True)]:
+        heard = asyncio.Event()
+        if widget.call_later(heard.set):
+            await heard.wait()

@@ -52,6 +52,7 @@ from tests.tui.driving import (
     console,
     going,
     put_run,
+    resized,
     shows,
     until,
 )
@@ -418,11 +419,11 @@ async def test_escape_never_leaves_the_console(name: str) -> None:
 async def test_a_terminal_that_is_too_small_says_so_until_it_grows(name: str) -> None:
     async with screen_of(name, size=(80, 24)) as pilot:
         before = lines_of(pilot)[0]
-        await pilot.resize_terminal(40, 10)
+        await resized(pilot, 40, 10)
         await settle(pilot)
         shown = [line.strip() for line in lines_of(pilot) if line.strip()]
         assert shown == ["terminal too small (need 60x15)"]
-        await pilot.resize_terminal(80, 24)
+        await resized(pilot, 80, 24)
         await until(pilot, lambda: lines_of(pilot)[0] == before)
         assert "too small" not in text_of(pilot)
 
@@ -431,7 +432,7 @@ async def test_a_terminal_that_is_too_small_says_so_until_it_grows(name: str) ->
 async def test_no_size_ends_the_console(name: str) -> None:
     async with screen_of(name) as pilot:
         for width, height in ((1, 1), (60, 15), (80, 24), (2, 90), (250, 2), (250, 70), (500, 200)):
-            await pilot.resize_terminal(width, height)
+            await resized(pilot, width, height)
             await settle(pilot)
             lines = lines_of(pilot)
             assert (len(lines), pilot.app.return_code) == (height, None)

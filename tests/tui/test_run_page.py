@@ -28,6 +28,7 @@ from tests.support.histories import (
     text_of,
     with_classes,
 )
+from tests.tui.driving import resized
 
 
 @pytest.fixture
@@ -73,11 +74,11 @@ async def test_the_panes_stand_side_by_side_when_the_terminal_grows(desk: Prepar
     async with opened(desk, (80, 24)) as pilot:
         await press(pilot, "down", "enter", "tab")
         assert "training" not in text_of(pilot)
-        await pilot.resize_terminal(160, 50)
+        await resized(pilot, 160, 50)
         await settle(pilot)
         for part in ("─Losses", "─Workers", "─Rounds", "─Classes", "─Plan", "─Log"):
             assert part in text_of(pilot)
-        await pilot.resize_terminal(80, 24)
+        await resized(pilot, 80, 24)
         await settle(pilot)
         assert "delivered" in text_of(pilot)
         assert "training" not in text_of(pilot)

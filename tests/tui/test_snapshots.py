@@ -13,6 +13,7 @@ from pytest_textual_snapshot import SVGImageExtension
 from syrupy.assertion import SnapshotAssertion
 
 from fedconsole.tui import lang
+from tests.tui.driving import resized
 from tests.tui.states import MATRIX, SCENES, STATES, drawn, scene
 
 SIZES = {"80x24": (80, 24), "120x40": (120, 40)}
@@ -49,7 +50,7 @@ async def test_the_picture_is_as_it_was(
     # One console drawn at both sizes: its start takes longer than its pictures.
     async with scene(SCENES[name], SIZES["80x24"]) as pilot:
         for size, (width, height) in SIZES.items():
-            await pilot.resize_terminal(width, height)
+            await resized(pilot, width, height)
             await drawn(pilot)
             picture = pilot.app.export_screenshot(title="fedconsole")
             # A difference of two drawings in the report would be read by nobody.

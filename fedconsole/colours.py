@@ -43,7 +43,15 @@ _WORDS: Final = {
 }
 """Cells of tables that are states."""
 _TROUBLE: Final = frozenset(
-    {"run.quorum", "run.stalled", "run.fewer", "worker.lost", "worker.rejected", "warning"}
+    {
+        "run.quorum",
+        "run.stalled",
+        "run.fewer",
+        "worker.lost",
+        "worker.straggler",
+        "worker.rejected",
+        "warning",
+    }
 )
 
 

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from fedconsole.coordinator.events import UpdateDelivered, UpdateRejected
+from fedconsole.coordinator.rounds import too_late
 from fedconsole.engine.connection import Connection
 from fedconsole.engine.store import Row
 from fedconsole.engine.worker import Captured, Job, Reports
@@ -76,7 +77,7 @@ async def deliver(
     except (TensorError, FileNotFoundError) as error:
         # Files of a round that has closed meanwhile are gone.
         is_late = isinstance(error, FileNotFoundError)
-        reason = f"too late: round {update.round} is closed" if is_late else str(error)
+        reason = too_late(update.round) if is_late else str(error)
         path.unlink(missing_ok=True)
         reports.event(UpdateRejected(worker_id, update.round, update.attempt, reason))
         return

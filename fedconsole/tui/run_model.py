@@ -34,7 +34,7 @@ _MIN_POINTS: Final = 200
 _MAX_ALARMS: Final = 500
 _MANY_WORKERS: Final = 50
 """With more, the log has no line for their batches."""
-_OF_WORKERS: Final = {"joined", "rejoined", "lost", "phase", "update", "rejected"}
+_OF_WORKERS: Final = {"joined", "rejoined", "lost", "phase", "straggler", "update", "rejected"}
 _OUTCOMES: Final = {
     "completed": RunPhase.COMPLETED,
     "aborted": RunPhase.ABORTED,
@@ -322,6 +322,8 @@ class RunModel:
                 row.error = clean(line.get("reason") or "", 200)
                 self.waiting_for.discard(row.name)
                 self._alarm(sentence(line), row.label)
+            case "straggler":
+                row.phase = what
             case "phase":
                 row.phase = clean(line["phase"], 20)
                 if row.phase in ("paused", "waiting"):

@@ -141,7 +141,7 @@ def test_attendance_tells_what_came_of_everybody_in_every_round() -> None:
     model = play(opened(1, "alice", "bob", "charlie", "dave"), update("alice"), rejected("bob"))
     at_work = {"alice": "delivered", "bob": "rejected", "charlie": "at work", "dave": "at work"}
     assert model.attendance.rounds == {1: at_work}
-    play(closed(1, "alice", "dave"), opened(2, "alice"), model=model)
+    play(closed(1, "alice", "dave"), opened(2, "alice"), rejected("alice"), model=model)
     assert model.attendance.rounds == {
         1: {"alice": "delivered", "bob": "rejected", "charlie": "absent", "dave": "delivered"},
         2: {"alice": "at work"},
@@ -255,6 +255,7 @@ def test_the_newest_500_alarms_are_kept() -> None:
         (line("heartbeat", text="alive"), Level.DEBUG),
         (line("warning", text="disk is low", worker=None), Level.WARNING),
         (lost("bob"), Level.WARNING),
+        (line("worker.straggler", worker="bob", round=1), Level.WARNING),
         (QUORUM, Level.WARNING),
         (rejected("bob"), Level.ERROR),
         (finished("aborted"), Level.INFO),

@@ -162,9 +162,10 @@ class RunModel:
         return min(1.0, done / total)
 
     def eta_s(self, now: datetime) -> tuple[float, float] | None:
-        """Seconds to the end and their spread; None before one round is done."""
+        """Seconds to the end and their spread; None before one round is done, and while the run waits."""
         total = self.num_rounds
-        if total is None or self.is_finished:
+        stands_still = self.phase is RunPhase.WAITING or bool(self.stalled)
+        if total is None or self.is_finished or stands_still:
             return None
         return self.round_times.left_s(max(0, total - self.num_finished), now)
 

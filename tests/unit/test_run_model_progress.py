@@ -104,6 +104,26 @@ def test_a_pause_is_no_part_of_the_time_that_rounds_take() -> None:
     assert [row.seconds for row in model.rounds] == [10.0, 70.0, 10.0]
 
 
+@pytest.mark.parametrize(
+    ("halt", "goes_on"),
+    [
+        (
+            line("run.quorum", 60, have=1, need=2, seconds_left=30, phase="waiting"),
+            closed(2, "bob", at=70),
+        ),
+        (line("run.stalled", 60, reason="the disk is full"), update("bob", 2, at=70)),
+    ],
+    ids=["waiting for workers", "waiting for room on the disk"],
+)
+def test_a_run_that_stands_still_has_no_eta(halt: Line, goes_on: Line) -> None:
+    model = play(
+        created(rounds=4), opened(1, "bob"), closed(1, "bob", seconds=10.0), opened(2, "bob")
+    )
+    assert model.eta_s(after(5)) is not None
+    assert play(halt, model=model).eta_s(after(65)) is None
+    assert play(goes_on, model=model).eta_s(after(71)) is not None
+
+
 def test_another_engine_ends_a_pause() -> None:
     model = play(created(rounds=2), opened(1, "bob"), closed(1, "bob", seconds=10.0))
     play(opened(2, "bob"), line("run.paused", 1, round=2), model=model)

@@ -69,13 +69,22 @@ class AtTimeout(StrEnum):
     FAIL = "fail"
 
 
+class QuorumOf(StrEnum):
+    """What is counted for a quorum."""
+
+    WORKERS = "workers"
+    """That are here, or have delivered already."""
+    UPDATES = "updates"
+
+
 class RunQuorum(Struct, frozen=True, tag="run.quorum"):
-    """Too few of them; the engine adds what is left of the timer."""
+    """Too few of them, or enough again; the engine adds what is left of the timer."""
 
     have: int
     need: int
+    of: QuorumOf
     phase: RunPhase
-    """Training: they will be too few at the deadline. Waiting: the run stands still for them."""
+    """Training: whether they will be enough at the deadline. Waiting: the run stands still for them."""
     then: AtTimeout
 
 

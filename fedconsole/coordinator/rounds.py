@@ -149,6 +149,19 @@ def carry_on(turn: Turn) -> None:
     settle(turn)
 
 
+def welcome(turn: Turn, worker: str) -> None:
+    """Go on with a worker that has come. The one that makes up the quorum of an open round which waits
+    trains it again, and has its whole time for that."""
+    state = turn.state
+    part = state.open_round.parts.get(worker) if state.open_round else None
+    trains_again = part is not None and part.is_working and state.phase is RunPhase.WAITING
+    if trains_again and quorum.num_in_round(turn) >= state.need:
+        carry_on(turn)
+        quorum.announce_workers(turn)
+    else:
+        settle(turn)
+
+
 # Answers of the cohort
 
 

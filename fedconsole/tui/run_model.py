@@ -229,6 +229,9 @@ class RunModel:
                     self.round_times.pause(now)
             case "stopping":
                 self.is_stopping = True
+            case "quorum" if line["have"] >= line["need"]:
+                self.phase = RunPhase.TRAINING
+                self._forget_quorum()
             case "quorum":
                 self.have, self.need = line["have"], line["need"]
                 self.quorum_seconds_left = line.get("seconds_left")

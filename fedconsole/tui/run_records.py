@@ -212,6 +212,8 @@ def level_of(line: Line, phase: RunPhase) -> Level:
             return _LEVELS.get(line.get("level", ""), Level.INFO)
         case "worker.phase" | "heartbeat":
             return Level.DEBUG
+        case "run.quorum" if line["have"] >= line["need"]:
+            return Level.INFO
         case "warning" | "worker.lost" | "worker.straggler" | "run.quorum" | "run.stalled":
             return Level.WARNING
         case "worker.rejected" if phase is not RunPhase.ABORTING:

@@ -108,8 +108,20 @@ def test_a_loss_that_is_not_finite_is_shown_as_nan() -> None:
             "1 of 2 needed workers here; waiting 30 s for the others.",
         ),
         (
-            line("run.quorum", have=1, need=2, seconds_left=30.0, phase="waiting", then="fail"),
-            "1 of 2 needed workers here; waiting 30 s for the others, then the run fails.",
+            line(
+                "run.quorum",
+                have=1,
+                need=2,
+                of="updates",
+                phase="waiting",
+                then="fail",
+                seconds_left=30.0,
+            ),
+            "1 of 2 needed updates here; waiting 30 s for the others, then the run fails.",
+        ),
+        (
+            line("run.quorum", have=2, need=2, of="workers", seconds_left=600.0, phase="training"),
+            "2 of 2 needed workers here again; the round has 600 s.",
         ),
         (line("run.fewer", round=3, have=1, need=2), "Round 3 goes on with 1 of 2 needed."),
         (END, "Run r1 completed."),

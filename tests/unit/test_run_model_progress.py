@@ -194,7 +194,12 @@ def test_the_quorum_is_that_of_the_plan(plan: dict[str, int], quorum: int) -> No
     assert play(created(**plan)).quorum == quorum
 
 
-@pytest.mark.parametrize("over", [opened(2, "bob"), closed(1, "bob"), finished("failed")])
+ENOUGH = line(
+    "run.quorum", 8, have=2, need=2, of="workers", seconds_left=600.0, phase="training", then="wait"
+)
+
+
+@pytest.mark.parametrize("over", [opened(2, "bob"), closed(1, "bob"), finished("failed"), ENOUGH])
 def test_a_quorum_in_danger_is_told_until_the_danger_is_over(over: Line) -> None:
     def danger(model: RunModel) -> tuple[object, ...]:
         return model.have, model.need, model.quorum_seconds_left, model.quorum_at, model.quorum

@@ -37,6 +37,7 @@ _WORDS: Final = {
     "aborted": Role.WARNING,
     "not paired": Role.WARNING,
     "offline": Role.WARNING,
+    "stalled": Role.WARNING,
     "completed": Role.GOOD,
     "good": Role.GOOD,
     "paired": Role.GOOD,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import socket
@@ -169,6 +170,32 @@ def is_running(run: str) -> bool:
         except OSError:
             return False
         return True
+
+
+def is_carried(run: str) -> bool:
+    """Whether an engine has its folder, be it that it does not listen yet."""
+    with suppress(OSError), (folder_of(run) / "engine.lock").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def require_running(run: str) -> None:
+    """Raises RefusedError: no engine carries it; and what can be done."""
+    if is_running(run):
+        return
+    summary = summarize(run)
+    if summary is None:
+        raise RefusedError(f"run {run} is not running: it never began; its engine.log says more")
+    if summary.state is RunState.CRASHED:
+        raise RefusedError(
+            f"run {run} is not running: its engine is gone; take it up: fedconsole resume {run}"
+        )
+    raise RefusedError(
+        f"run {run} is not running: it is {summary.state}; see fedconsole runs show {run}"
+    )
 
 
 def lines(run: str, first_seq: int = 1, types: Sequence[str] = ()) -> Iterator[Line]:

@@ -113,7 +113,7 @@ def crash(run: str) -> EngineCrashedError:
         say("\n".join(tail))
     return EngineCrashedError(
         f"the engine of run {run} ended without a last word; its log is {log}; "
-        f"finished rounds are kept: fedconsole runs show {run}"
+        f"finished rounds are kept, and the run can go on after them: fedconsole resume {run}"
     )
 
 

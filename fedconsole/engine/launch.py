@@ -34,7 +34,7 @@ def take_up_engine(run_id: str, *, search_s: float = 0.0) -> subprocess.Popen[by
     """Start another engine for a run whose own is gone; returns as `start_engine` does.
 
     Raises:
-        RefusedError: the run has ended, is running, or never began.
+        RefusedError: the run has ended, is running, is being taken up, or never began.
         EngineCrashedError, StorageError: as `start_engine`; the journal is damaged.
     """
     from fedconsole import history
@@ -43,6 +43,11 @@ def take_up_engine(run_id: str, *, search_s: float = 0.0) -> subprocess.Popen[by
     created = next(history.lines(run_id, types=["run.created"]), None)
     if summary is None or created is None:
         raise RefusedError(f"run {run_id} never began: there is nothing to go on with")
+    resumed_already = RefusedError(
+        f"run {run_id} is resumed already; to join it: fedconsole attach {run_id}"
+    )
+    if summary.state.is_going:
+        raise resumed_already
     if summary.state is not history.RunState.CRASHED:
         raise RefusedError(
             f"run {run_id} is not running: it is {summary.state}; only one whose engine is gone can be "
@@ -53,7 +58,13 @@ def take_up_engine(run_id: str, *, search_s: float = 0.0) -> subprocess.Popen[by
         plan = msgspec.convert(summary.plan, Plan)
     except ValueError as error:
         raise StorageError(f"the journal of run {run_id} is damaged: {error}") from error
-    return start_engine(run_id, plan, goes_on_in=created.get("folder", "."), search_s=search_s)
+    folder = created.get("folder", ".")
+    try:
+        return start_engine(run_id, plan, goes_on_in=folder, search_s=search_s)
+    except EngineCrashedError:
+        if history.is_carried(run_id):
+            raise resumed_already from None
+        raise
 
 
 def new_run_id() -> str:

@@ -282,7 +282,9 @@ class Session:
             self._is_aborted_early.set()
             self.event(event)  # the machine's first, as soon as it is there
         else:
-            raise RefusedError(f"cannot {name}: the task is still being captured")
+            is_second = name == "resume" and self._is_taken_up
+            why = "it is resumed already" if is_second else "its task is still being captured"
+            raise RefusedError(f"cannot {name} the run: {why}")
 
     def standstill(self) -> str | None:
         """Why the run stands still, where its disk is why."""

@@ -241,6 +241,7 @@ def test_an_engine_that_is_killed_is_a_crash_and_not_a_failure() -> None:
         _, err = rest_of(process)
     assert process.returncode == 9
     assert f"the engine of run {run} ended without a last word" in err
+    assert f"fedconsole resume {run}" in err
     summary = history.summarize(run)
     assert summary is not None
     assert summary.state is RunState.CRASHED

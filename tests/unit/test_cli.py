@@ -227,6 +227,19 @@ def test_a_finished_run_cannot_be_attached_paused_or_aborted(capsys: Capture) ->
         assert "is not running" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["attach", "pause", "abort", "quorum"])
+def test_whoever_asks_a_run_without_an_engine_is_told_how_to_resume_it(
+    command: str, capsys: Capture
+) -> None:
+    write_journal("20261122-aaaa", [CREATED])
+    answer = ["wait"] if command == "quorum" else []
+    assert carry_out([command, "latest", *answer]) == 3
+    assert capsys.readouterr().err.splitlines() == [
+        "fedconsole: run 20261122-aaaa is not running: its engine is gone; take it up: "
+        "fedconsole resume 20261122-aaaa"
+    ]
+
+
 async def test_what_is_asked_of_all_runs_reaches_those_behind_one_that_refuses(
     capsys: Capture,
 ) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from fedconsole.colours import Color, settle
 
 
 def main() -> None:
+    # Where a run stands may be asked at any time: also when there is none yet, or none any more.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     settle(Color.AUTO)
     if len(sys.argv) == 1 and has_full_screen():
         from fedconsole.cli.console import open_console

@@ -191,6 +191,7 @@ def _status_on_request() -> Iterator[Callable[[dict[str, Any]], None]]:
         yield take
     finally:
         loop.remove_signal_handler(signal.SIGUSR1)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 @contextmanager

@@ -192,7 +192,11 @@ class WorkerLink:
                 await self._release(connection)
                 raise
             self._connection, self._tasks = connection, tasks
-            status = connection.status or theirs.status
+            status = connection.status
+            assert status is not None
+            working_on = status.round if status.run == self._job.run_id else None
+            if working_on is None:
+                self.notes.train_anew()
             self._warn_of_other_torch(theirs)
             self._has_joined = True
             self._reports.event(
@@ -202,7 +206,7 @@ class WorkerLink:
                     device_id=theirs.id,
                     num_examples=prepared.num_examples,
                     num_holdout=prepared.num_holdout,
-                    working_on=status.round if status and status.run == self._job.run_id else None,
+                    working_on=working_on,
                 )
             )
             while True:
@@ -366,6 +370,7 @@ class WorkerLink:
 
     def _take_failure(self, failed: m.RoundFailed) -> None:
         if self.notes.admit(Kind.STATE):
+            self.notes.train_anew()
             self._fail(failed.round, failed.attempt, clean(failed.reason))
 
     def _update_path(self, update: m.Update) -> Path:
@@ -378,8 +383,12 @@ class WorkerLink:
             raise ProtocolError("more updates than this run has asked for")
         return self._job.store.new_update_path(update.round, self.worker_id)
 
-    def _take_update(self, connection: Connection, update: m.Update, path: Path) -> None:
+    def _take_update(
+        self, connection: Connection, update: m.Update, path: Path, failure: OSError | None
+    ) -> None:
         assert self._deliveries is not None
         self._deliveries.create_task(
-            deliver_or_hang_up(connection, self._job, self._reports, self.worker_id, update, path)
+            deliver_or_hang_up(
+                connection, self._job, self._reports, self.worker_id, update, path, failure
+            )
         )

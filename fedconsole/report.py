@@ -102,7 +102,9 @@ def make_record(
                 worker.num_examples += line["num_examples"]
             case "worker.rejected":
                 worker = workers.setdefault(line["worker"], WorkerRecord())
-                worker.parts[line["round"]] = Part.REJECTED
+                # A copy of what was counted says nothing against it.
+                if worker.parts.get(line["round"]) is not Part.DELIVERED:
+                    worker.parts[line["round"]] = Part.REJECTED
             case "eval" if line.get("worker") is None:
                 confusion = line.get("confusion") or {}
     return RunRecord(summary, rounds, workers, confusion)

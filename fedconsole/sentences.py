@@ -106,13 +106,15 @@ def _worker_sentence(what: str, line: Line) -> str:
             celsius = line.get("celsius")
             heat = "" if celsius is None else f", {celsius:.0f} °C"
             return f"{worker}: {line['memory_bytes'] / 2**20:.0f} MiB in use{heat}."
+        case "straggler":
+            return f"{worker} is a straggler: round {line['round']} has reached its deadline."
         case "update":
             return (
                 f"{worker} delivered round {line['round']}: "
                 f"{count(line['num_examples'], 'example')}, loss {number_in_words(line['loss'])}."
             )
         case "rejected":
-            return f"The update of {worker} in round {line['round']} was rejected{reason}."
+            return f"The update of {worker} in round {line['round']} was discarded{reason}."
         case _:
             is_named = line.get("address") not in (None, worker)
             address = f" ({line['address']})" if is_named else ""

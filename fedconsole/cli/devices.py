@@ -45,8 +45,11 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="Read this TOM
 
 def _complete(incomplete: str) -> list[str]:
     """Of paired, configured and this machine's devices; the network is not asked."""
+    from fedconsole.config import load
+    from fedconsole.fleet.finding import find
+
     try:
-        found = _await(_find(None, 0))
+        found = _await(find(load({}).devices, 0))
     except FedconsoleError:
         return []
     names = dict.fromkeys(device.name for device in found)
@@ -187,8 +190,11 @@ def _await(work: Coroutine[Any, Any, T]) -> T:
 
 async def find_all(configured: Sequence[Device], seconds: float) -> list[Device]:
     """Every known device; a network without multicast costs a word on stderr and no more."""
-    from fedconsole.fleet.finding import find
+    from fedconsole.fleet.device import ONE_IDENTITY
+    from fedconsole.fleet.finding import copies, find
 
+    if places := copies():
+        say(ONE_IDENTITY.format(why=places))
     try:
         return await find(configured, seconds)
     except OSError as error:

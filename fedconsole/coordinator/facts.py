@@ -138,6 +138,13 @@ class WorkerLost(Struct, frozen=True, tag="worker.lost"):
     reason: str
 
 
+class WorkerStraggler(Struct, frozen=True, tag="worker.straggler"):
+    """It is here, and has not delivered at the round's deadline."""
+
+    worker: str
+    round: int
+
+
 class WorkerUpdate(Struct, frozen=True, tag="worker.update"):
     worker: str
     round: int
@@ -187,6 +194,7 @@ Fact = (
     | WorkerJoined
     | WorkerRejoined
     | WorkerLost
+    | WorkerStraggler
     | WorkerUpdate
     | WorkerRejected
     | Eval

@@ -266,7 +266,7 @@ def _expire(turn: Turn, event: events.TimerExpired) -> None:
         case TimerKind.GATHERING:
             rounds.begin_or_fail(turn)
         case TimerKind.ROUND:
-            rounds.close_or_wait(turn)
+            rounds.reach_deadline(turn)
         case TimerKind.EVALUATION:
             closing.give_up_evaluations(turn)
         case TimerKind.QUORUM:

@@ -186,6 +186,8 @@ class Connection:
         """
         cmd_id = f"{self._prefix}-{next(self._ids)}"
         answer: asyncio.Future[m.Answer] = asyncio.get_running_loop().create_future()
+        # Whoever asked may have been cancelled when the connection's end is told.
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._answers[cmd_id] = answer
         try:
             await self._send(encode(command(cmd_id)))  # type: ignore[arg-type]

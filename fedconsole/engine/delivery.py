@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fedconsole.coordinator.events import UpdateDelivered, UpdateRejected
+from fedconsole.coordinator.rounds import too_late
 from fedconsole.engine.connection import Connection
 from fedconsole.engine.ledger import RETRY_S
 from fedconsole.engine.store import Row
@@ -97,7 +98,7 @@ async def deliver(
     except (TensorError, FileNotFoundError) as error:
         # Files of a round that has closed meanwhile are gone.
         is_late = isinstance(error, FileNotFoundError)
-        reason = f"too late: round {update.round} is closed" if is_late else str(error)
+        reason = too_late(update.round) if is_late else str(error)
         path.unlink(missing_ok=True)
         reports.event(UpdateRejected(worker_id, update.round, update.attempt, reason))
         return

@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
+from typing import Final
 
 from fedconsole.errors import UsageError
 from pi_daemon.protocol.limits import PORT
+
+ONE_IDENTITY: Final = (
+    "the devices at {why} have one identity, as after copying an SD card: stop pi-daemon on one of them, "
+    "delete its state folder, and start it again"
+)
 
 
 class Source(StrEnum):

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fedconsole.errors import IdentityChangedError, NotPairedError
-from fedconsole.fleet.device import Device
+from fedconsole.fleet.device import ONE_IDENTITY, Device
 from pi_daemon.protocol.text import clean
 
 # The first frame of the console does not wait for the protocol.
@@ -48,6 +48,7 @@ class Hindrance(StrEnum):
     NO_MULTICAST = "no multicast here ({why}): add devices by address with +"
     NO_REGISTRY = "devices on this machine are not found: {why}"
     OWN_FILES = "no paired device can be reached: {why}"
+    ONE_IDENTITY = ONE_IDENTITY
     TOO_MANY = "more than {why} devices: the others are not shown"
     STOPPED = "the search for devices has stopped ({why}): quit and start fedconsole again"
 

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from fedconsole.dialling import LINK_ERRORS, Link, console_hello, dial, exchange_hellos, in_words
 from fedconsole.errors import FedconsoleError, RefusedError, StorageError
 from fedconsole.fleet.device import Device, Source, parse_address
-from fedconsole.fleet.finding import find
+from fedconsole.fleet.finding import copies, find
 from fedconsole.fleet.inventory import Hindrance, Inventory
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.codec import decode_from_daemon
@@ -73,12 +73,19 @@ class Watcher:
         while True:
             try:
                 self._show_all(await self._find())
+                self._tell_copies(copies())
                 self._inventory.hindrances.pop(Hindrance.NO_REGISTRY, None)
             except FedconsoleError as error:
                 self._inventory.hindered(Hindrance.NO_REGISTRY, error)
             finally:
                 self._inventory.is_searched |= self._search_s <= 0
             await asyncio.sleep(_QUICK_SEARCH_S)
+
+    def _tell_copies(self, places: str) -> None:
+        if places:
+            self._inventory.hindered(Hindrance.ONE_IDENTITY, places)
+        else:
+            self._inventory.hindrances.pop(Hindrance.ONE_IDENTITY, None)
 
     async def _search_around(self) -> None:
         from fedconsole.fleet import mdns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fedconsole import history
 from fedconsole.coordinator.plan import Plan
 from fedconsole.engine.ledger import RETRY_S
 from fedconsole.engine.store import Line
@@ -63,6 +65,16 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield folder
 
 
+async def printed(*command: str) -> str:
+    """What a command of fedconsole writes on stdout."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fedconsole.cli.entry", *command), stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output.decode()
+
+
 async def stop(run: Engine) -> None:
     with suppress(FedconsoleError):
         await run.request("stop")
@@ -89,6 +101,10 @@ async def test_every_reader_is_told_that_the_disk_is_full_and_the_run_goes_on_wi
                     line := await headless.stderr.readline()
                 ):
                     assert line
+            [listed] = json.loads(await printed("runs", "list", "-o", "json"))
+            assert (listed["state"], listed["reason"]) == ("stalled", stalled["reason"])
+            *_, last = (await printed("logs", run.run, "--json")).splitlines()
+            assert json.loads(last) | {"time": stalled["time"]} == stalled
         await run.until(goes_on)
         await screen.until(lambda text: "the run stands still" not in text, "the end of it")
         headless.kill()
@@ -148,6 +164,9 @@ async def test_a_model_that_cannot_be_written_is_written_again() -> None:
         with injected(run.pid, "fsync:error=EIO:when=1", only=run.folder / "checkpoints"):
             warning = await run.until(lambda line: line["type"] == "warning")
         assert "the run waits, and tries again" in warning["text"]
+        summary = await asyncio.to_thread(history.summarize, run.run)
+        assert summary is not None
+        assert summary.state is history.RunState.STALLED
         await run.until(lambda line: line["type"] == "round.finished")
         await stop(run)
     assert check_run(run.folder) == []

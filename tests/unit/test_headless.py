@@ -134,8 +134,12 @@ def test_a_loss_that_is_not_finite_is_shown_as_nan() -> None:
             "bob (10.0.0.2:10002) lost: no answer.",
         ),
         (
+            line("worker.straggler", worker="bob", round=3),
+            "bob is a straggler: round 3 has reached its deadline.",
+        ),
+        (
             line("worker.rejected", worker="bob", round=3, reason="holds NaN"),
-            "The update of bob in round 3 was rejected: holds NaN.",
+            "The update of bob in round 3 was discarded: holds NaN.",
         ),
         (
             line("worker.update", worker="bob", round=3, num_examples=1, loss=None, seconds=1.0),

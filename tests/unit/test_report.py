@@ -56,6 +56,7 @@ LINES: list[Line] = [
     {"type": "round.started", "round": 2, "attempt": 1, "cohort": ["alice", "bob"]},
     {"type": "worker.update", "round": 2, "worker": "alice", "num_examples": 60, "loss": 0.25},
     {"type": "worker.rejected", "round": 2, "worker": "bob", "reason": "NaN"},
+    {"type": "worker.rejected", "round": 1, "worker": "bob", "reason": "too late"},
     {"type": "round.started", "round": 2, "attempt": 2, "cohort": ["alice", "bob"]},
 ]
 HOSTILE = "a|b\x1b[2J_[x](javascript:1)<b>"

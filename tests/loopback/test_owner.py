@@ -138,6 +138,7 @@ async def test_a_run_whose_time_is_over_ends_in_mid_round_and_the_trainer_goes_o
             assert await link.ask(start, tiny_model().content) == Ok(start.cmd_id)
             failed = await link.expect(RoundFailed)
             assert failed.reason.endswith("the device's owner allows 1 (max_run_seconds)")
+            assert failed.limit == "max_run_seconds"
             again = await link.ask(start_command(link, round=2), tiny_model().content)
             assert isinstance(again, Refused)
             assert again.limit == "max_run_seconds"

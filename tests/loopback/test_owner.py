@@ -249,7 +249,8 @@ async def test_the_log_is_shown_in_aligned_lines_with_the_sum_of_what_left(
     count = len(rows)
     assert last == (
         f"{count} of {count} lines. Left this device in all: 1 updates ({size:,} bytes), "
-        "0 evaluations, 30 losses."
+        "0 evaluations, 30 losses "
+        "(once for each console that was told)."
     )
     code, out, _ = await audit(tmp_path, "--last", "2")
     assert [row.split("  ")[1] for row in out.splitlines()[1:-1]] == ["link opened", "link closed"]

@@ -97,7 +97,7 @@ class Listener:
 
     status: Callable[[m.DeviceStatus], None]
     batches: Callable[[m.Batches], None]
-    round_failed: Callable[[m.RoundFailed], None]
+    round_failed: Callable[[Connection, m.RoundFailed], None]
     telemetry: Callable[[m.Telemetry], None]
     log: Callable[[m.Log], None]
     update: Callable[[Connection, m.Update, Path, OSError | None], None]
@@ -268,7 +268,7 @@ class Connection:
             case m.Update():
                 self._expect(message)
             case m.RoundFailed():
-                self._listener.round_failed(message)
+                self._listener.round_failed(self, message)
             case m.Telemetry():
                 self._listener.telemetry(message)
             case m.Log():

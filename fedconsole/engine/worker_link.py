@@ -282,9 +282,7 @@ class WorkerLink:
             reason = clean(str(error))
             match command:
                 case c.SendRound() if error.limit is not None:
-                    # What a run has used only grows: it would be refused again.
-                    await self._release(connection)
-                    raise Refusal(reason) from error
+                    await self._leave(connection, reason)
                 case c.SendRound(round=number, attempt=attempt):
                     self._fail(number, attempt, reason)
                 case c.ResumeWorker(round=number):
@@ -297,6 +295,11 @@ class WorkerLink:
                     pass  # the device has forgotten the update already
                 case _:
                     assert_never(command)
+
+    async def _leave(self, connection: Connection, reason: str) -> None:
+        """Raises Refusal. What a run has used only grows: the device would refuse again."""
+        await self._release(connection)
+        raise Refusal(reason)
 
     def _fail(self, round_number: int, attempt: int, reason: str) -> None:
         self._reports.event(e.TrainingFailed(self.worker_id, round_number, attempt, reason))
@@ -368,10 +371,16 @@ class WorkerLink:
     def _note(self, line_type: str, **fields: Any) -> None:
         self._reports.note(Row(line_type, {"worker": self.worker_id, **fields}))
 
-    def _take_failure(self, failed: m.RoundFailed) -> None:
-        if self.notes.admit(Kind.STATE):
-            self.notes.train_anew()
-            self._fail(failed.round, failed.attempt, clean(failed.reason))
+    def _take_failure(self, connection: Connection, failed: m.RoundFailed) -> None:
+        if not self.notes.admit(Kind.STATE):
+            return
+        self.notes.train_anew()
+        reason = clean(failed.reason)
+        if failed.limit is None:
+            self._fail(failed.round, failed.attempt, reason)
+        elif self._tasks is not None:
+            self._tasks.create_task(self._leave(connection, reason))
+        # Else it comes back over its limit: what it is asked next is refused.
 
     def _update_path(self, update: m.Update) -> Path:
         """Where the bytes of an update are to land.

@@ -59,7 +59,22 @@ class Steering(ConsoleScreen):
         self._request(Request.RESUME)
 
     def action_stop(self) -> None:
-        self._request(Request.STOP)
+        self._ask_whether_to_stop()
+
+    @work(exclusive=True, group="ask")
+    async def _ask_whether_to_stop(self) -> None:
+        model = self.model
+        answer = await self.app.push_screen_wait(
+            Choice(
+                _("Stop run {run} after this round?", run=self.run_id),
+                _("The open round is completed, then the run ends; it cannot be resumed."),
+                [("stop", _("Stop after this round")), ("cancel", _("Cancel"))],
+                default="cancel",
+                is_moot=lambda: not self.is_steerable or Request.STOP not in model.allowed,
+            )
+        )
+        if answer == "stop":
+            self._request(Request.STOP)
 
     def action_wait(self) -> None:
         self._request(Request.WAIT)

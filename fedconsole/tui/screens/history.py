@@ -56,6 +56,7 @@ COLUMNS: Final = (
     Column("accuracy", "acc", 6, priority=1, right=True),
     Column("macro_f1", "F1", 6, priority=7, right=True),
     Column("trend", "trend", _TREND_CELLS, priority=6, sortable=False),
+    Column("reason", "reason", 24, priority=9, flexible=True, sortable=False),
 )
 
 
@@ -143,7 +144,9 @@ class RunRows:
         cells["state"] = state_text(self._widget, entry.state)
         summary = entry.summary
         if summary is None:
-            return cells | {"task": Text(clean(entry.reason), style(self._widget, "dim"))}
+            why = Text(clean(entry.reason), style(self._widget, "dim"))
+            # Narrow screens have the one column only.
+            return cells | {"task": why, "reason": why}
         return cells | {
             "task": Text(clean(summary.task, 128)),
             "started": Text(started_text(summary)),
@@ -153,6 +156,7 @@ class RunRows:
             "loss": Text(measure(summary.loss)),
             "accuracy": Text(share(summary.accuracy)),
             "macro_f1": Text(share(summary.macro_f1)),
+            "reason": Text(clean(summary.reason)),
             "trend": Text(sparkline(entry.losses, _TREND_CELLS), style(self._widget, "accent")),
         }
 

@@ -20,7 +20,7 @@ from fedconsole.tui.desk import Desk, Line
 from fedconsole.tui.frame import Command, ConsoleScreen
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.keys import key
-from fedconsole.tui.lang import _
+from fedconsole.tui.lang import _, retold
 from fedconsole.tui.messages import Copy, Echo, Notice, OpenRun
 from fedconsole.tui.run_form import DATASETS, FIELDS, FormState, estimate
 from fedconsole.tui.screens.worker_choice import WORKER_COLUMNS, WorkerChoice
@@ -171,7 +171,8 @@ class NewRunScreen(ConsoleScreen):
         if self._plan and self._plan.task.endswith(".py") and not _is_file(self._plan.task):
             self._plan, problems = None, {"task": _("there is no such file here")}
         for field in self.query(FormField):
-            field.show_problem(problems.get(field.spec.name))
+            problem = problems.get(field.spec.name)
+            field.show_problem(problem and retold(problem))
         self._problems = problems
         self._show_foot()
 
@@ -180,7 +181,7 @@ class NewRunScreen(ConsoleScreen):
         problems = self._problems
         missing = self.query_one("#missing", Static)
         if problems:
-            wrong = [_(problems[""])] if "" in problems else []
+            wrong = [retold(problems[""])] if "" in problems else []
             labels = {spec.name: _(spec.label) for spec in FIELDS}
             named = [labels[name] for name in problems if name]
             if named:

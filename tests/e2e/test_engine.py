@@ -121,7 +121,9 @@ def assert_kept_as_failed(run: FinishedRun) -> None:
     summary = history.summarize(run.run_id)
     assert summary is not None
     assert (summary.state, summary.reason) == (history.RunState.FAILED, run.last["reason"])
-    with pytest.raises(RefusedError, match="it is failed; .* To try again: fedconsole run ") as says:
+    with pytest.raises(
+        RefusedError, match=r"it is failed; .* To try again: fedconsole run "
+    ) as says:
         take_up_engine(run.run_id)
     command = str(says.value).partition("To try again: ")[2]
     assert command == command_line(msgspec.convert(summary.plan, Plan))

@@ -20,8 +20,35 @@ from tests.support.histories import press, text_of
 from tests.tui.driving import add_device, card, console, hello, telemetry, type_in, until
 
 VALUES = {
-    *("fedconsole", "desk", "kitchen", "attic", "cellar", "run", "toml", "rounds", "virtual", "worker"),
-    *("digits", "sgd", "wait", "examples", "all", "GiB", "M", "C", "F", "Enter", "Esc", "L", "Y", "P", "R"),
+    *(
+        "fedconsole",
+        "desk",
+        "kitchen",
+        "attic",
+        "cellar",
+        "run",
+        "toml",
+        "rounds",
+        "virtual",
+        "worker",
+    ),
+    *(
+        "digits",
+        "sgd",
+        "wait",
+        "examples",
+        "all",
+        "GiB",
+        "M",
+        "C",
+        "F",
+        "Enter",
+        "Esc",
+        "L",
+        "Y",
+        "P",
+        "R",
+    ),
     *("py", "nowhere", "x", "B", "q"),
 }
 """Names, values as they are typed, commands, units and keys."""

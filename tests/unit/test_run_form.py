@@ -213,7 +213,8 @@ NO_FIELD_ALONE = [
 
 
 @pytest.mark.parametrize(
-    "form", [*NO_FIELD_ALONE, *(state((), **{"virtual": "2", name: text}) for name, text, _ in WRONG)]
+    "form",
+    [*NO_FIELD_ALONE, *(state((), **{"virtual": "2", name: text}) for name, text, _ in WRONG)],
 )
 def test_every_problem_is_told_in_korean(form: FormState) -> None:
     _plan, problems = form.read()

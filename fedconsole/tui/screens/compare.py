@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
@@ -196,4 +197,4 @@ class CompareScreen(ConsoleScreen):
             self.post_message(OpenRun(self._runs[int(event.key)]))
 
     def copy_text(self) -> str | None:
-        return f"fedconsole runs compare {' '.join(self._runs)}"
+        return shlex.join(["fedconsole", "runs", "compare", *self._runs])

@@ -333,7 +333,7 @@ class HistoryScreen(RunActions):
 
     def names(self) -> Mapping[str, str]:
         marked = [quote(run) for run in self.rows.keys() if run in self._marked]  # noqa: SIM118
-        return {"RUNS": " ".join(marked) or "RUN RUN"} | dict(super().names())
+        return ({"RUNS": " ".join(marked)} if marked else {}) | dict(super().names())
 
     def action_compare(self) -> None:
         from fedconsole.tui.screens.compare import CompareScreen
@@ -365,5 +365,5 @@ class HistoryScreen(RunActions):
             self.post_message(Notice(str(error), "error"))
             return
         self.table.set_marked(self._marked - {run})
-        self.post_message(Echo(f"fedconsole runs rm {run} --yes"))
+        self.post_message(Echo(f"fedconsole runs rm {quote(run)} --yes"))
         self.read_again()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, ClassVar, Final
 
 from rich.text import Text
@@ -49,8 +50,8 @@ class NewRunScreen(ConsoleScreen):
         "long the run will take; F9 starts it. Below stands the command line that does the same."
     )
     BINDINGS: ClassVar = [
-        key("f9,ctrl+r", "start", "Start", cli="fedconsole run"),
-        key("f5", "check", "Check", cli="fedconsole run --dry-run"),
+        key("f9,ctrl+r", "start", "Start", cli="fedconsole run PLAN"),
+        key("f5", "check", "Check", cli="fedconsole run --dry-run PLAN"),
         key("ctrl+l", "last_run", "Last run's settings"),
         key("ctrl+y", "copy_command", "Copy the command"),
         key("f6", "write_file", "Write run.toml", cli="fedconsole run --config run.toml"),
@@ -214,6 +215,10 @@ class NewRunScreen(ConsoleScreen):
             text.append(f"  {glyph('warning')} {words}", style(self, "warning"))
         return text
 
+    def names(self) -> Mapping[str, str]:
+        command = self.copy_text()
+        return {} if command is None else {"PLAN": command.removeprefix("fedconsole run").strip()}
+
     def copy_text(self) -> str | None:
         """The equal command line."""
         if self._plan is None:
@@ -375,4 +380,4 @@ class NewRunScreen(ConsoleScreen):
         except OSError as error:
             self.post_message(Notice(f"{path.absolute()}: {error.strerror}", "error"))
         else:
-            self.post_message(Echo(f"fedconsole run --config {path.absolute()}"))
+            self.post_message(Echo(f"fedconsole run --config {quote(str(path.absolute()))}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Final
 
 from textual import work
@@ -148,6 +149,7 @@ class Steering(ConsoleScreen):
 
 def _twin(request: Request, run: str) -> str:
     """The command line that does the same."""
+    run = quote(run)
     match request:
         case Request.STOP:
             return f"fedconsole abort {run} --after-round"

@@ -200,6 +200,13 @@ class Inventory:
         self.records[key].ping_s = ping_s
         _heard(self.records[key], now)
 
+    def handle(self, record: DeviceRecord) -> str:
+        """What `fedconsole devices show` takes for it: its name, unless another has the same."""
+        same = [other for other in self.records.values() if other.name == record.name]
+        if len(same) == 1 and not record.name.startswith("-"):
+            return record.name
+        return record.address
+
     def counts(self, now: float) -> Mapping[Presence, int]:
         return Counter(presence(record, now) for record in self.records.values())
 

@@ -221,7 +221,8 @@ async def _device(name: str, config: Path | None) -> Device:
         if name in (device.name, *device.places)
         or (device.device_id or "").startswith(name.replace("-", "").upper())
     ]
-    match matches:
+    # Anybody may announce a name, or answer at an address: whose key is known here is meant first.
+    match [device for device in matches if device.is_paired] or matches:
         case [device]:
             return device
         case []:
@@ -245,10 +246,8 @@ def _silent(greeting: Greeting) -> FedconsoleError:
     device = greeting.device
     if greeting.failure is not None:
         return greeting.failure
-    return RefusedError(
-        f"{device.name} at {device.address} does not answer: {greeting.reason}; "
-        "is it on, and does pi-daemon run there?"
-    )
+    where = "" if device.name == device.address else f" at {device.address}"
+    return RefusedError(f"{device.name}{where} does not answer: {greeting.reason}")
 
 
 def _trust(device: Device, greeting: Greeting | None = None) -> str:

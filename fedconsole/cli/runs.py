@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show, export and remove runs.")
 
-_LIST_COLUMNS = ("run", "state", "task", "started", "rounds", "seconds", "accuracy", "loss")
+_LIST_COLUMNS = (
+    *("run", "state", "task", "started", "rounds", "seconds", "accuracy", "loss", "reason"),
+)
 _FEWEST_COMPARED = 2
 _ROUND_COLUMNS = ("round", "seconds", "updates", "training_loss", "loss", "accuracy", "macro_f1")
 

@@ -53,7 +53,7 @@ async def carry(request: EngineRequest, ready: int) -> ExitCode:
             )
         )
     await control.close()
-    if request.dry_run or session.has_never_begun:
+    if request.dry_run:
         store.remove()
     else:
         store.close()

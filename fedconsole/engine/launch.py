@@ -9,12 +9,17 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from fedconsole import paths
 from fedconsole.coordinator.plan import Plan
+from fedconsole.equivalent import command_line
 from fedconsole.errors import EngineCrashedError, RefusedError, StorageError
+
+if TYPE_CHECKING:
+    from fedconsole.history import RunSummary
 
 _START_S = 20.0
 """The engine listens within a third of a second; a busy Pi as a desktop needs more."""
@@ -51,13 +56,9 @@ def take_up_engine(run_id: str, *, search_s: float = 0.0) -> subprocess.Popen[by
     if summary.state is not history.RunState.CRASHED:
         raise RefusedError(
             f"run {run_id} is not running: it is {summary.state}; only one whose engine is gone can be "
-            f"taken up. To train on from its model: fedconsole run --init-from "
-            f"{summary.model_path or 'model.safetensors'}"
+            f"taken up. {_what_else(summary)}"
         )
-    try:
-        plan = msgspec.convert(summary.plan, Plan)
-    except ValueError as error:
-        raise StorageError(f"the journal of run {run_id} is damaged: {error}") from error
+    plan = _plan(summary)
     folder = created.get("folder", ".")
     try:
         return start_engine(run_id, plan, goes_on_in=folder, search_s=search_s)
@@ -65,6 +66,20 @@ def take_up_engine(run_id: str, *, search_s: float = 0.0) -> subprocess.Popen[by
         if history.is_carried(run_id):
             raise resumed_already from None
         raise
+
+
+def _what_else(summary: RunSummary) -> str:
+    """What may be done in place of taking up a run that has ended."""
+    if summary.model_path is not None:
+        return f"To train on from its model: fedconsole run --init-from {summary.model_path}"
+    return f"It has no model: {summary.reason}. To try again: {command_line(_plan(summary))}"
+
+
+def _plan(summary: RunSummary) -> Plan:
+    try:
+        return msgspec.convert(summary.plan, Plan)
+    except ValueError as error:
+        raise StorageError(f"the journal of run {summary.run} is damaged: {error}") from error
 
 
 def new_run_id() -> str:

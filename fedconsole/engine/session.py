@@ -33,7 +33,6 @@ _HEARTBEAT_S: Final = 30.0
 _NAMING_S: Final = 10.0
 """Devices that have not said hello by then are named when they come."""
 
-_NEVER_BEGAN: Final = frozenset({ExitCode.REFUSED, ExitCode.NOT_PAIRED, ExitCode.NO_QUORUM})
 _REQUESTS: Final[dict[str, e.RequestEvent]] = {
     "pause": e.PauseRequested(),
     "resume": e.ResumeRequested(),
@@ -253,12 +252,6 @@ class Session:
     def num_rounds(self) -> int:
         """Complete ones."""
         return self._state.num_rounds if self._state else 0
-
-    @property
-    def has_never_begun(self) -> bool:
-        """It was refused, or had too few workers from the start: there is nothing to keep."""
-        is_refused = self._finish is not None and self._finish.exit_code in _NEVER_BEGAN
-        return is_refused and self.num_rounds == 0 and not self._is_taken_up
 
     # From outside
 

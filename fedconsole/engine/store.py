@@ -213,7 +213,7 @@ class RunStore:
         os.close(self._lock)
 
     def remove(self) -> None:
-        """Leave nothing behind of a run that never began."""
+        """Leave nothing behind of a dry run."""
         self._database.close()
         os.close(self._lock)
         shutil.rmtree(self.folder, ignore_errors=True)

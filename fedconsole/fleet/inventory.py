@@ -67,7 +67,8 @@ class DeviceRecord:
     """One device; `version` grows with each change."""
 
     key: str
-    """An address at which it was expected: where a device is tells two of one name apart."""
+    """An address at which it was expected: where a device is tells two of one name apart. Its id, if
+    another paired device has all its addresses."""
     device: Device
     name: str
     place: str
@@ -126,7 +127,9 @@ class Inventory:
         if len(self.records) >= MAX_DEVICES:
             self.hindered(Hindrance.TOO_MANY, MAX_DEVICES)
             return None
-        key = next((place for place in device.places if place not in self.records), None)
+        free = (place for place in device.places if place not in self.records)
+        # Two paired devices may have answered at the same places, one after the other.
+        key = next(free, device.device_id if device.is_paired else None)
         if key is None:
             return None
         record = DeviceRecord(key, device, clean(device.name, 64), device.address)
@@ -196,6 +199,13 @@ class Inventory:
     def pinged(self, key: str, ping_s: float, now: float) -> None:
         self.records[key].ping_s = ping_s
         _heard(self.records[key], now)
+
+    def handle(self, record: DeviceRecord) -> str:
+        """What `fedconsole devices show` takes for it: its name, unless another has the same."""
+        same = [other for other in self.records.values() if other.name == record.name]
+        if len(same) == 1 and not record.name.startswith("-"):
+            return record.name
+        return record.address
 
     def counts(self, now: float) -> Mapping[Presence, int]:
         return Counter(presence(record, now) for record in self.records.values())

@@ -115,16 +115,24 @@ class Watcher:
         paired = {device.device_id for device in found if device.is_paired}
         placed = {place for device in found if device.is_paired for place in device.places}
         strangers = {device.address for device in found if not device.is_paired}
+        # A stranger that was there first hides no paired device: its row tells who answers there.
+        wanted = {
+            place
+            for device in found
+            if device.is_paired and self._inventory.record_of(device) is None
+            for place in device.places
+        }
         for key, record in list(self._inventory.records.items()):
             if record.device.is_paired:
                 is_over = record.device.device_id not in paired
             else:
-                is_over = key not in strangers and (key in placed or record.is_refused)
+                is_gone = key not in strangers and (key in placed or record.is_refused)
+                is_over = is_gone or key in wanted
             if is_over:
                 self._hide(key)
         if not paired:
             self._own_files_are_good()
-        for device in found:
+        for device in sorted(found, key=lambda device: not device.is_paired):
             self._show(device)
 
     def _show(self, device: Device) -> None:

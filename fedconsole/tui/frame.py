@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 TICKS_PER_S: Final = 10
 MODES: Final = {"fleet": "Fleet", "new": "New run", "live": "Live", "history": "History"}
 _FEW_KEYS: Final = 6
+_CHOSEN: Final = re.compile(r"\b(?:RUNS|RUN|NAME|WORKERS|PLAN)\b")
+"""Placeholders of command lines that a screen fills in. What is typed later (STRING, HOST:PORT) stays."""
 _NARROW: Final = 100
 _ROWS: Final = [(0, "-short"), (20, "-tall")]
 _BREAKPOINTS: Final = [(0, "-narrow"), (_NARROW, "-normal"), (160, "-wide")]
@@ -223,12 +226,12 @@ def pane_title(node: DOMNode) -> str:
 
 
 def command_twin(offer: OfferedKey, screen: Screen[Any]) -> str:
-    """The command line that does the same, with what is chosen on the screen."""
+    """The command line that does the same, with what is chosen on the screen; "": nothing is chosen."""
+    names = screen.names() if isinstance(screen, ConsoleScreen) else {}
     words = offer.binding.tooltip or ""
-    if isinstance(screen, ConsoleScreen):
-        for placeholder, name in screen.names().items():
-            words = words.replace(placeholder, name)
-    return words
+    if not set(_CHOSEN.findall(words)) <= names.keys():
+        return ""
+    return _CHOSEN.sub(lambda found: names[found[0]], words).strip()
 
 
 def _rank(node: DOMNode, screen: Screen[Any]) -> int:
@@ -296,7 +299,7 @@ class ConsoleScreen(Screen[None]):
         return ()
 
     def names(self) -> Mapping[str, str]:
-        """What stands for RUN, NAME or DEVICE in the command lines that are shown; quoted for a shell."""
+        """What stands for RUN, NAME and the like in the command lines that are shown; quoted for a shell."""
         return {}
 
     def copy_text(self) -> str | None:

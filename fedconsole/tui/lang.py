@@ -10,17 +10,28 @@ from typing import Final
 LANGUAGES: Final = ("en", "ko")
 
 _words: Mapping[str, str] = {}
+_sentences: Mapping[str, str] = {}
 
 
 def use(language: str) -> None:
     """Show `en` or `ko` from now on."""
-    global _words
+    global _words, _sentences
     if language == "ko":
-        from fedconsole.tui.korean import catalogue
+        from fedconsole.tui.korean import catalogue, problems
 
-        _words = catalogue.WORDS
+        _words, _sentences = catalogue.WORDS, problems.SENTENCES
     else:
-        _words = {}
+        _words, _sentences = {}, {}
+
+
+def retold(sentence: str) -> str:
+    """What another part of the program says of the form, its values filled in: in the current language."""
+    for template, twin in _sentences.items():
+        # Only the values differ from the template.
+        pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(template))
+        if (found := re.fullmatch(pattern, sentence, re.DOTALL)) is not None:
+            return twin.format(**found.groupdict())
+    return sentence
 
 
 def preferred(environment: Mapping[str, str] = os.environ) -> str:

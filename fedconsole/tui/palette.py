@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from textual.app import SystemCommand
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _MAX_RUNS: Final = 20
 _MAX_DEVICES: Final = 100
 _MAX_TEXT: Final = 200
+_MAX_HELP: Final = 4_000
+"""A command line that is cut does something else."""
 
 
 class ConsoleCommands(Provider):
@@ -67,13 +70,13 @@ def _commands(app: FedconsoleApp, screen: Screen[Any]) -> Iterator[SystemCommand
     for run_id in _newest_runs(app):
         yield SystemCommand(
             _("Open run {run}", run=run_id),
-            f"fedconsole runs show {run_id}",
+            f"fedconsole {'attach' if app.desk.is_running(run_id) else 'runs show'} {quote(run_id)}",
             partial(app.show_run, run_id),
         )
     for record in list(app.desk.inventory.records.values())[:_MAX_DEVICES]:
         yield SystemCommand(
             _("Device {name}", name=record.name),
-            f"fedconsole devices show {record.name}",
+            f"fedconsole devices show {quote(app.desk.inventory.handle(record))}",
             partial(app.show_device, record.key),
         )
     yield from _settings(app)
@@ -124,7 +127,7 @@ def _newest_runs(app: FedconsoleApp) -> list[str]:
 
 
 def _harmless(command: SystemCommand) -> SystemCommand:
-    title, help_text = (clean(text, _MAX_TEXT) for text in (command.title, command.help))
+    title, help_text = clean(command.title, _MAX_TEXT), clean(command.help, _MAX_HELP)
     return command._replace(title=title, help=help_text)
 
 

@@ -16,13 +16,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedconsole import paths
+from fedconsole import history, paths
 from fedconsole.coordinator import machine
 from fedconsole.coordinator.events import Event
 from fedconsole.coordinator.phases import RunPhase
+from fedconsole.coordinator.plan import Plan
 from fedconsole.engine.control import ControlLink, socket_path
-from fedconsole.engine.launch import new_run_id, start_engine
+from fedconsole.engine.launch import new_run_id, start_engine, take_up_engine
 from fedconsole.engine.store import Line, RunStore
+from fedconsole.equivalent import command_line
+from fedconsole.errors import RefusedError
 from fedconsole.fleet.local import local_daemons
 from fedconsole.learning.tasks.digits import task as digits
 from tests.support.daemons import daemon
@@ -109,7 +112,21 @@ async def test_a_worker_that_is_not_there_is_named_with_a_way_out() -> None:
         "1 of 2 workers have joined, 2 needed; missing: 127.0.0.1:9 (connection refused; "
         "is pi-daemon running there?); start them, or allow fewer with --min-updates"
     )
-    assert not (paths.runs_dir() / run.run_id).exists()
+    assert_kept_as_failed(run)
+
+
+def assert_kept_as_failed(run: FinishedRun) -> None:
+    """The history has it with the reason, and `resume` tells how to try it again."""
+    assert run.run_id in history.by_start()
+    summary = history.summarize(run.run_id)
+    assert summary is not None
+    assert (summary.state, summary.reason) == (history.RunState.FAILED, run.last["reason"])
+    with pytest.raises(
+        RefusedError, match=r"it is failed; .* To try again: fedconsole run "
+    ) as says:
+        take_up_engine(run.run_id)
+    command = str(says.value).partition("To try again: ")[2]
+    assert command == command_line(msgspec.convert(summary.plan, Plan))
 
 
 async def test_a_device_with_other_data_is_refused_and_nobody_is_left_held(
@@ -128,6 +145,7 @@ async def test_a_device_with_other_data_is_refused_and_nobody_is_left_held(
     assert refused.last["reason"] == (
         "bob cannot take part: its dataset 'digits' has shape (9, 9), the task takes (8, 8)"
     )
+    assert_kept_as_failed(refused)
     assert again.exit_code == 0
 
 
@@ -223,7 +241,7 @@ async def test_a_task_that_cannot_be_captured_is_refused_by_its_line(tmp_path: P
     assert run.exit_code == 3
     assert "odd.py:10" in run.last["reason"]
     assert "x.sum() > 0" in run.last["reason"]
-    assert not (paths.runs_dir() / run.run_id).exists()
+    assert_kept_as_failed(run)
 
 
 async def test_a_killed_engine_takes_its_virtual_workers_with_it() -> None:

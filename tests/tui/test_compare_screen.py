@@ -45,6 +45,25 @@ async def test_compared_runs_show_outcomes_and_only_what_differs(
         assert "accuracy of the evaluation after each round" in text_of(pilot)
 
 
+@pytest.mark.parametrize("size", SIZES)
+async def test_every_worker_of_a_plan_has_a_line_until_there_are_too_many(
+    desk: PreparedDesk, size: tuple[int, int]
+) -> None:
+    many = [f"192.168.0.{number}:10002" for number in range(1, 14)]
+    desk.summaries["20261123-0002"] = a_run(2, plan=PLAN | {"workers": many})
+    async with opened(desk, size) as pilot:
+        await press(pilot, "end", "space", "up", "space", "c", "tab", "tab")
+        seen = set()
+        for _ in many:
+            seen |= set(lines_of(pilot))
+            await press(pilot, "down")
+    rows = [line.rstrip("▁▂▃▄▅▆▇█ ").split() for line in seen]
+    assert ["workers", many[0], "127.0.0.1:1"] in rows
+    assert [many[1], "127.0.0.1:2"] in rows
+    assert all([address] in rows for address in many[2:10])
+    assert ["and", "3", "more"] in rows
+
+
 async def test_equal_plans_are_said_to_be_equal(desk: PreparedDesk) -> None:
     async with opened(desk) as pilot:
         await press(pilot, "space", "space", "c")

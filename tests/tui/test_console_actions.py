@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
-import typer
 from textual.binding import Binding
 from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from fedconsole.cli.main import app as command_line
 from fedconsole.coordinator.phases import Request
+from fedconsole.coordinator.plan import Plan
 from fedconsole.errors import RefusedError
 from fedconsole.tui import lang
 from fedconsole.tui.app import FedconsoleApp
 from fedconsole.tui.dialogs.choice import Choice
-from fedconsole.tui.frame import ConsoleScreen, offered_keys
+from fedconsole.tui.frame import ConsoleScreen, all_keys, command_twin, offered_keys
 from fedconsole.tui.keys import JAMO
 from fedconsole.tui.opening import Opening
 from fedconsole.tui.screens.compare import CompareScreen
@@ -31,9 +30,11 @@ from fedconsole.tui.screens.live import LiveScreen
 from fedconsole.tui.screens.new_run import NewRunScreen
 from fedconsole.tui.screens.no_run import NoRunScreen
 from fedconsole.tui.screens.run_page import RunPage
+from tests.support.command_lines import parsed, plan_of
 from tests.support.desk import PreparedDesk
 from tests.support.histories import (
     JOURNAL,
+    PLAN,
     ROUNDS,
     a_run,
     focused_label,
@@ -54,6 +55,7 @@ from tests.tui.driving import (
     put_run,
     resized,
     shows,
+    type_in,
     until,
 )
 
@@ -69,7 +71,7 @@ SCREENS: dict[str, tuple[type[ConsoleScreen], Opening, tuple[str, ...]]] = {
 """Each with what opens it."""
 ONLY_SHOW = {
     *("pane(1)", "pane(-1)", "other_metric", "next_axis", "zoom", "app.focus_next"),
-    *("replay_pause", "slower", "faster", "last_run", "copy_command"),
+    *("replay_pause", "slower", "faster", "last_run", "copy_command", "app.mode('new')"),
 }
 """Actions that change the picture or the form, but no run, no device and no file."""
 every_screen = pytest.mark.parametrize("name", SCREENS)
@@ -108,7 +110,7 @@ def entries(pilot: Pilot[None]) -> set[tuple[str, str]]:
 
 def twin_pattern(tooltip: str) -> str:
     """A command line with whatever is chosen on the screen in the place of RUN and the like."""
-    return re.sub("RUNS|RUN|NAME|DEVICE", r"\\S.*", re.escape(tooltip))
+    return re.sub("RUNS|RUN|NAME|WORKERS|PLAN", r"\\S.*", re.escape(tooltip))
 
 
 def bindings_of(kind: type[ConsoleScreen]) -> list[Binding]:
@@ -119,46 +121,34 @@ def bindings_of(kind: type[ConsoleScreen]) -> list[Binding]:
 # The palette, and the command line that does the same
 
 
-def require_command(text: str) -> None:
-    """Check that `fedconsole` knows the sub-command, its arguments and its options.
-
-    Raises:
-        AssertionError: it does not.
-    """
-    program, *words = shlex.split(text.partition(" > ")[0])
-    assert program == "fedconsole"
-    command: Any = typer.main.get_command(command_line)
-    while words and words[0] in getattr(command, "commands", {}):
-        command = command.commands[words.pop(0)]
-    assert words == [] or not getattr(command, "commands", {}), f"{text}: no such command"
-    options = {opt: param for param in command.params for opt in param.opts if opt[0] == "-"}
-    num_arguments = 0
-    while words:
-        word = words.pop(0)
-        if word == "...":
-            continue
-        if not word.startswith("-"):
-            num_arguments += 1
-            continue
-        assert word in options, f"{text}: no option {word}"
-        if not options[word].is_flag:
-            assert words, f"{text}: {word} without a value"
-            words.pop(0)
-    arguments = [param for param in command.params if param.opts[0][0] != "-"]
-    most = sum(1 if param.nargs > 0 else 100 for param in arguments)
-    assert num_arguments <= most, f"{text}: {num_arguments} arguments"
+TYPED_LATER = {"STRING": "fp1:aaaa", "HOST:PORT": "10.0.0.9:10002"}
+"""What a line cannot hold before its key was pressed."""
 
 
-def test_commands_that_are_not_there_are_noticed() -> None:
+def shown_lines(pilot: Pilot[None]) -> list[str]:
+    """Of the palette, which has those of the help, too; with something for what is typed later."""
+    lines = []
+    for _title, help_text in entries(pilot):
+        _key, mark, rest = help_text.partition("fedconsole ")
+        for placeholder, text in TYPED_LATER.items():
+            rest = rest.replace(placeholder, text)
+        lines += [mark + rest] if mark else []
+    return lines
+
+
+def test_command_lines_that_fedconsole_does_not_take_are_noticed() -> None:
     for text in (
-        "fedconsole pauze RUN",
-        "fedconsole runs shows RUN",
-        "fedconsole pause RUN --hard",
-        "fedconsole doctor RUN",
+        "fedconsole pauze 2026",
+        "fedconsole runs shows 2026",
+        "fedconsole pause 2026 --hard",
+        "fedconsole doctor 2026",
+        "fedconsole run ...",
         "fedconsole run --worker",
+        "fedconsole run --rounds many",
+        "fedconsole quorum 2026 perhaps",
     ):
         with pytest.raises(AssertionError):
-            require_command(text)
+            parsed(text)
 
 
 @every_screen
@@ -208,17 +198,81 @@ async def test_the_palette_says_why_something_is_not_possible_now(
 
 
 @every_screen
-async def test_what_acts_on_a_run_or_a_device_names_a_command_line_that_exists(name: str) -> None:
+async def test_what_acts_on_a_run_or_a_device_has_a_command_line_that_can_be_pasted(
+    name: str,
+) -> None:
     kind, _opening, _keys = SCREENS[name]
     bindings = bindings_of(kind)
     assert [b.action for b in bindings if not b.tooltip and b.action not in ONLY_SHOW] == []
-    for binding in bindings:
-        if binding.tooltip:
-            require_command(binding.tooltip)
     async with screen_of(name) as pilot:
-        for _title, help_text in entries(pilot):
-            if "fedconsole " in help_text:
-                require_command("fedconsole " + help_text.partition("fedconsole ")[2])
+        screen = pilot.app.screen
+        for line in shown_lines(pilot):
+            parsed(line)
+            assert re.findall(r"\b[A-Z]{4,}\b|RUN", line) == [], line
+        for offer in all_keys(screen):
+            if offer.is_enabled and offer.binding.tooltip:
+                assert command_twin(offer, screen), offer.binding.action
+
+
+@pytest.mark.parametrize("name", ["fleet", "new", "history"])
+async def test_without_a_choice_no_command_line_is_shown_that_lacks_it(name: str) -> None:
+    async with screen_of(name, PreparedDesk()) as pilot:
+        for line in shown_lines(pilot):
+            parsed(line)
+            assert re.findall(r"\b[A-Z]{4,}\b|RUN", line) == [], line
+
+
+def twin_of(pilot: Pilot[None], action: str) -> str:
+    screen = pilot.app.screen
+    (offer,) = (each for each in offered_keys(screen) if each.binding.action == action)
+    return command_twin(offer, screen)
+
+
+async def test_the_command_line_of_a_new_run_names_every_marked_device() -> None:
+    async with screen_of("fleet") as pilot:
+        assert plan_of(twin_of(pilot, "new_run")).workers == ("10.0.0.2:10002",)
+        await press(pilot, "asterisk")
+        assert plan_of(twin_of(pilot, "new_run")).workers == ("10.0.0.1:10002", "10.0.0.2:10002")
+
+
+async def test_the_command_lines_of_the_form_are_those_of_its_plan() -> None:
+    async with screen_of("new") as pilot:
+        assert twin_of(pilot, "start") != ""
+        await type_in(pilot, "rounds", "7")
+        await type_in(pilot, "virtual", "3")
+        plan = Plan(workers=("10.0.0.2:10002",), virtual=3, rounds=7)
+        assert plan_of(twin_of(pilot, "start")) == plan
+        assert plan_of(twin_of(pilot, "check")) == plan
+        assert parsed(twin_of(pilot, "check"))["dry_run"] is True
+        await type_in(pilot, "rounds", "many")
+        assert (twin_of(pilot, "start"), twin_of(pilot, "check")) == ("", "")
+
+
+@pytest.mark.parametrize("name", ["history", "run-page"])
+async def test_the_command_line_of_a_clone_is_that_of_its_plan(name: str) -> None:
+    async with screen_of(name) as pilot:
+        plan = msgspec.convert(PLAN, Plan)
+        assert plan_of(twin_of(pilot, "clone")) == plan
+        assert plan.workers
+
+
+async def test_devices_of_one_name_are_named_by_their_addresses() -> None:
+    desk = PreparedDesk()
+    for number in (1, 2):
+        add_device(desk, "attic", f"10.0.0.{number}:1")
+    add_device(desk, "living room", "10.0.0.3:1")
+    async with screen_of("fleet", desk) as pilot:
+        shown = {parsed(line)["name"] for line in shown_lines(pilot) if " devices show " in line}
+        assert shown == {"10.0.0.1:1", "10.0.0.2:1", "living room", "10.0.0.9:10002"}
+
+
+async def test_a_run_that_goes_on_is_opened_by_attach() -> None:
+    desk = a_desk()
+    desk.running.add("20261123-0002")
+    async with screen_of("fleet", desk) as pilot:
+        found = dict(entries(pilot))
+        assert found["Open run 20261123-0002"] == "fedconsole attach 20261123-0002"
+        assert found["Open run 20261123-0001"] == "fedconsole runs show 20261123-0001"
 
 
 async def test_the_palette_carries_out_what_is_chosen_in_it() -> None:

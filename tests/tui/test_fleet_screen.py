@@ -261,7 +261,7 @@ async def test_plus_adds_a_device_by_its_address(desk: PreparedDesk) -> None:
     async with console(desk) as pilot:
         await press(pilot, "plus", *"10.0.0.9", "enter")
         assert desk.added == ["10.0.0.9:10002"]
-        assert told(pilot) == ["fedconsole run --worker 10.0.0.9"]
+        assert told(pilot) == ["fedconsole devices show 10.0.0.9:10002"]
         assert table_of(pilot).has_focus
 
 

@@ -164,7 +164,7 @@ async def test_a_run_that_cannot_be_read_says_why_and_is_drawn_harmlessly() -> N
     desk.broken.add("20261123-0001")
     desk.summaries["20261123-0001"] = a_run(1)
     desk.summaries["20261123-0002"] = a_run(2, task=HOSTILE)
-    async with opened(desk, (160, 40)) as pilot:
+    async with opened(desk, (200, 40)) as pilot:
         shown = text_of(pilot)
         await press(pilot, "down", "enter")
         assert isinstance(pilot.app.screen, RunPage)

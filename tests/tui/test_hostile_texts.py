@@ -212,7 +212,7 @@ async def test_the_palette_takes_no_name_for_markup(name: str) -> None:
     add_device(desk, name, "10.0.0.1:1", said=hello(name))
     async with console(desk) as pilot:
         await press(pilot, "colon", *"Device")
-        await shows(pilot, f"Device {name}", f"fedconsole devices show {name}")
+        await shows(pilot, f"Device {name}", f"fedconsole devices show '{name}'")
 
 
 @pytest.mark.parametrize("texts", EIGHTS)

@@ -141,32 +141,43 @@ async def test_pausing_names_who_has_not_acknowledged_yet() -> None:
         assert "waiting for" not in lines_of(pilot)[2]
 
 
-@pytest.mark.parametrize("key", ["enter", "escape"])
-async def test_abort_asks_and_does_nothing_unless_told_to(key: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("a", "The workers stop within a batch. The model of the last complete"),
+        ("o", "The open round is completed, then the run ends; it cannot be"),
+    ],
+    ids=["abort", "stop"],
+)
+@pytest.mark.parametrize("answer", ["enter", "escape"])
+async def test_ending_a_run_asks_and_does_nothing_unless_told_to(
+    key: str, words: str, answer: str
+) -> None:
     desk = going(BUSY)
     async with console(desk, LIVE) as pilot:
-        await press(pilot, "a")
+        await press(pilot, key)
         assert isinstance(pilot.app.screen, Choice)
         assert focused_label(pilot) == "Cancel"
-        assert "The workers stop within a batch. The model of the last complete" in text_of(pilot)
-        await press(pilot, key, ends="ask")
+        assert words in text_of(pilot)
+        await press(pilot, answer, ends="ask")
         assert isinstance(pilot.app.screen, LiveScreen)
         assert desk.requests == []
 
 
 @pytest.mark.parametrize(
-    ("label", "request_made", "command"),
+    ("key", "label", "request_made", "command"),
     [
-        ("Abort now", Request.ABORT, f"fedconsole abort {RUN}"),
-        ("Stop after this round", Request.STOP, f"fedconsole abort {RUN} --after-round"),
+        ("a", "Abort now", Request.ABORT, f"fedconsole abort {RUN}"),
+        ("a", "Stop after this round", Request.STOP, f"fedconsole abort {RUN} --after-round"),
+        ("o", "Stop after this round", Request.STOP, f"fedconsole abort {RUN} --after-round"),
     ],
 )
 async def test_an_answer_is_carried_out_as_its_label_says(
-    label: str, request_made: Request, command: str
+    key: str, label: str, request_made: Request, command: str
 ) -> None:
     desk = going(BUSY)
     async with console(desk, LIVE) as pilot:
-        await press(pilot, "a", "left")
+        await press(pilot, key, "left")
         while focused_label(pilot) != label:
             await press(pilot, "left")
         await press(pilot, "enter", ends="request")
@@ -175,11 +186,9 @@ async def test_an_answer_is_carried_out_as_its_label_says(
         assert told(pilot) == [command]
 
 
-async def test_a_key_stops_after_the_round_without_a_question() -> None:
+async def test_a_run_that_will_stop_after_its_round_says_so() -> None:
     desk = going(BUSY)
     async with console(desk, LIVE) as pilot:
-        await press(pilot, "o", ends="request")
-        assert desk.requests == [(RUN, Request.STOP)]
         desk.tell(RUN, after(BUSY, "run.stopping", round=7))
         await shows(pilot, "TRAINING, stops after this round")
 
@@ -290,7 +299,7 @@ async def test_the_commands_that_were_echoed_stand_beside_the_alarms() -> None:
         await press(pilot, "p")
         await until(pilot, lambda: told(pilot))
         desk.let_pass(5)
-        await press(pilot, "o")
+        await press(pilot, "o", "left", "enter")
         await until(pilot, lambda: len(told(pilot)) > 1)
         await press(pilot, "exclamation_mark")
         shown = text_of(pilot).partition("Commands so far")[2]

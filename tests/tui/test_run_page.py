@@ -36,6 +36,16 @@ def desk(tmp_path: Path) -> PreparedDesk:
     return desk_with_runs(tmp_path / "exports")
 
 
+@pytest.mark.parametrize(("state", "is_told"), [("failed", True), ("completed", False)])
+async def test_the_page_of_a_run_that_failed_says_why(state: str, is_told: bool) -> None:
+    desk = PreparedDesk()
+    run = a_run(1, state, rounds=0, model_path=None, reason="bob has no dataset 'digits'")
+    desk.summaries[run.run] = run
+    async with opened(desk, (80, 24)) as pilot:
+        await press(pilot, "enter")
+        assert ("bob has no dataset 'digits'" in text_of(pilot)) == is_told
+
+
 @pytest.mark.parametrize("size", SIZES)
 async def test_a_run_s_page_has_all_panes(desk: PreparedDesk, size: tuple[int, int]) -> None:
     desk.journals["20261123-0003"] = with_classes(JOURNAL)

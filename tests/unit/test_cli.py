@@ -118,7 +118,7 @@ def test_runs_are_listed_as_table_json_and_names(capsys: Capture) -> None:
     assert carry_out(["runs", "list"]) == 0
     header, row = capsys.readouterr().out.splitlines()
     assert header.split() == [
-        *("RUN", "STATE", "TASK", "STARTED", "ROUNDS", "SECONDS", "ACCURACY", "LOSS"),
+        *("RUN", "STATE", "TASK", "STARTED", "ROUNDS", "SECONDS", "ACCURACY", "LOSS", "REASON"),
     ]
     cells = row.split()
     assert cells[:3] + cells[4:] == [
@@ -129,6 +129,7 @@ def test_runs_are_listed_as_table_json_and_names(capsys: Capture) -> None:
         "3.5",
         "0.9",
         "0.4",
+        "-",
     ]
     carry_out(["runs", "list", "-o", "json"])
     (run,) = json.loads(capsys.readouterr().out)

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from typer.main import get_command
 
 from fedconsole import paths
-from fedconsole.cli.main import app
-from fedconsole.config import KEYS, load
+from fedconsole.config import load
 from fedconsole.coordinator.plan import EpochEnd, Optimizer, Plan
 from fedconsole.equivalent import command_line, to_toml
+from tests.support.command_lines import plan_of
 from tests.support.places import redirect
 from tests.unit.test_run_form import plans
-
-RUN: Any = get_command(app).commands["run"]  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(paths, "SYSTEM_CONFIG", tmp_path / "etc.toml")
     return redirect(tmp_path, monkeypatch)
-
-
-def typed(command: str) -> Plan:
-    """What `fedconsole run` would make of its options, files and environment."""
-    program, name, *arguments = shlex.split(command)
-    assert (program, name) == ("fedconsole", "run")
-    options = RUN.make_context("run", arguments).params
-    given = {key: value for key, value in options.items() if key in KEYS}
-    return load(given | {"workers": options["workers"] or None}).plan()
 
 
 def read(text: str) -> Plan:
@@ -46,7 +33,7 @@ def read(text: str) -> Plan:
 @given(plans())
 @settings(max_examples=60, deadline=None)
 def test_the_command_line_of_a_plan_makes_the_same_plan(plan: Plan) -> None:
-    assert typed(command_line(plan)) == plan
+    assert plan_of(command_line(plan)) == plan
 
 
 @given(plans())
@@ -87,7 +74,7 @@ def test_the_file_of_a_plan_makes_the_same_plan(plan: Plan) -> None:
 )
 def test_a_command_line_says_only_what_is_not_the_default(plan: Plan, options: str) -> None:
     assert command_line(plan) == f"fedconsole run {options}"
-    assert typed(command_line(plan)) == plan
+    assert plan_of(command_line(plan)) == plan
 
 
 def test_a_file_is_a_table_of_what_is_not_the_default() -> None:
@@ -158,5 +145,5 @@ def test_what_is_set_elsewhere_is_minded(configured: str, plan: Plan, options: s
     known: Any = load({}).run_values()
     command = command_line(plan, known)
     assert command == f"fedconsole run {options}".rstrip()
-    assert typed(command) == plan
+    assert plan_of(command) == plan
     assert read(to_toml(plan, known)) == plan

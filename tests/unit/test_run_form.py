@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from msgspec.structs import fields
 from fedconsole import paths
 from fedconsole.config import load, read_value
 from fedconsole.coordinator.plan import EpochEnd, OnQuorumLoss, Optimizer, Plan, Weighting
+from fedconsole.tui import lang
 from fedconsole.tui.run_form import DATASETS, FIELDS, FormState, estimate
 from tests.support.places import redirect
 
@@ -197,6 +199,34 @@ def test_each_wrong_value_names_its_field_and_stays(name: str, text: str, proble
     assert (plan, list(problems)) == (None, [name])
     assert problems[name].startswith(problem)
     assert form == FormState(texts)
+
+
+NO_FIELD_ALONE = [
+    FormState(),
+    state(("pi:1", "pi:1")),
+    state(("pi:1",), rounds="1", epochs="1"),
+    state(("pi:1",), rounds="1e999"),
+    state(("pi:1",), momentum="0.5", optimizer="adam"),
+    state(("pi:1",), task="nope"),
+    FormState({}, ("pi:1",), {"nesterov": True}),
+]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [*NO_FIELD_ALONE, *(state((), **{"virtual": "2", name: text}) for name, text, _ in WRONG)],
+)
+def test_every_problem_is_told_in_korean(form: FormState) -> None:
+    _plan, problems = form.read()
+    assert problems
+    lang.use("ko")
+    try:
+        told = {problem: lang.retold(problem) for problem in problems.values()}
+    finally:
+        lang.use("en")
+    assert all(re.search("[가-힣]", korean) for korean in told.values()), told
+    assert not any("expected" in korean or " is " in korean for korean in told.values()), told
+    assert all(lang.retold(problem) == problem for problem in told)
 
 
 def test_every_field_that_can_be_wrong_was_tried() -> None:

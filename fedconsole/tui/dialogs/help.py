@@ -18,7 +18,7 @@ from pi_daemon.protocol.text import clean
 
 _KEY_CELLS = 10
 _TITLE_CELLS = 26
-_MAX_TWIN = 200
+_MAX_TWIN = 4_000
 
 
 class HelpDialog(ModalScreen[None]):

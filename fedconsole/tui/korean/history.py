@@ -125,6 +125,7 @@ WORDS: Final[dict[str, str]] = {
     "Loss or accuracy": "손실/정확도",
     "{metric} of the evaluation after each round": "라운드마다 평가한 {metric}",
     "option": "항목",
+    "and {n} more": "그 밖에 {n}개",
     "no evaluation to compare": "비교할 평가가 없습니다",
     "the plans are the same": "계획이 같습니다",
     "no plans to compare": "비교할 계획이 없습니다",

@@ -63,6 +63,10 @@ WORDS: Final = {
         "라운드가 하나도 끝나기 전에는 보존할 모델이 없습니다."
     ),
     "The workers stop within a batch.": "워커들은 한 배치 안에 멈춥니다.",
+    "Stop run {run} after this round?": "실행 {run}을(를) 이 라운드 뒤에 정지할까요?",
+    "The open round is completed, then the run ends; it cannot be resumed.": (
+        "진행 중인 라운드를 마친 뒤 실행이 끝납니다. 다시 이어서 실행할 수 없습니다."
+    ),
     "Abort now": "지금 중단",
     "Abort run {run}?": "실행 {run}을(를) 중단할까요?",
     "log saved: {path}": "로그를 저장했습니다: {path}",

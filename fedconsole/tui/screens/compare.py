@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from rich.text import Text
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from fedconsole.history import RoundSummary, RunSummary
 
 _LETTERS: Final = "ABCD"
+_MOST_LINES: Final = 10
 _OUTCOMES: Final = (
     Column("letter", "", 1, sortable=False),
     Column("run", "run", 13),
@@ -78,7 +81,8 @@ class CompareScreen(ConsoleScreen):
         self._metric = "loss"
         self._rounds: Sequence[Sequence[RoundSummary]] = ()
         self._outcomes = FixedRows({"accuracy": share, "macro_f1": share, "loss": measure})
-        self._options = FixedRows()
+        # A blank stays one.
+        self._options = FixedRows(dict.fromkeys(("option", *_LETTERS), str))
 
     def body(self) -> ComposeResult:
         yield Heading(id="title")
@@ -90,8 +94,12 @@ class CompareScreen(ConsoleScreen):
         outcomes.styles.height = len(self._runs) + 2
         yield outcomes
         columns = [
-            Column("option", "option", 16),
-            *(Column(letter, letter, 14, flexible=True) for letter in _LETTERS[: len(self._runs)]),
+            # Sorted, the lines of a list would come apart.
+            Column("option", "option", 16, sortable=False),
+            *(
+                Column(letter, letter, 14, flexible=True, sortable=False)
+                for letter in _LETTERS[: len(self._runs)]
+            ),
         ]
         yield LineTable(columns, self._options, empty="reading…", filters=False, id="options")
 
@@ -119,11 +127,12 @@ class CompareScreen(ConsoleScreen):
         """Those in which the plans differ, by the runs' letters."""
         options = differing(list(plans.values()))
         rows = [
-            {"option": name} | dict(zip(plans, map(shown, values), strict=True))
+            {"option": name if number == 0 else ""} | dict(zip(plans, line, strict=True))
             for name, values in options.items()
+            for number, line in enumerate(zip_longest(*map(_lines, values), fillvalue=""))
         ]
         table = self._table("options")
-        table.styles.height = max(1, len(options)) + 1
+        table.styles.height = max(1, len(rows)) + 1
         table.set_empty("the plans are the same" if len(plans) > 1 else "no plans to compare")
         self._options.put(rows, table)
 
@@ -196,4 +205,14 @@ class CompareScreen(ConsoleScreen):
             self.post_message(OpenRun(self._runs[int(event.key)]))
 
     def copy_text(self) -> str | None:
-        return f"fedconsole runs compare {' '.join(self._runs)}"
+        return shlex.join(["fedconsole", "runs", "compare", *self._runs])
+
+
+def _lines(value: object) -> list[str]:
+    """A value as lines of a cell: of a long list the first ones, and how many more there are."""
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        return [shown(value)]
+    lines = [shown(item) for item in value[:_MOST_LINES]]
+    if (num_more := len(value) - _MOST_LINES) > 0:
+        lines.append(_("and {n} more", n=num_more))
+    return lines or [shown(value)]

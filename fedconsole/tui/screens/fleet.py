@@ -13,6 +13,7 @@ from textual.containers import Container
 from textual.widgets import Input
 
 from fedconsole.errors import FedconsoleError, UsageError
+from fedconsole.fleet.device import parse_address
 from fedconsole.fleet.inventory import DeviceRecord, Hindrance, Presence
 from fedconsole.tui.desk import Desk
 from fedconsole.tui.frame import ConsoleScreen, Line
@@ -55,9 +56,9 @@ class FleetScreen(ConsoleScreen):
     )
     BINDINGS: ClassVar = [
         key("d", "details", "Details", cli="fedconsole devices show NAME"),
-        key("n", "new_run", "New run with these", cli="fedconsole run --worker DEVICE"),
+        key("n", "new_run", "New run with these", cli="fedconsole run WORKERS"),
         key("p", "pair", "Pair a device", cli="fedconsole pair STRING"),
-        key("+", "add", "Add a device", cli="fedconsole run --worker HOST:PORT"),
+        key("+", "add", "Add a device", cli="fedconsole devices show HOST:PORT"),
         key("delete", "forget", "Forget", cli="fedconsole devices forget NAME"),
     ]
     DEFAULT_CSS = """
@@ -151,11 +152,12 @@ class FleetScreen(ConsoleScreen):
         self.action_details()
 
     def action_new_run(self) -> None:
+        self.post_message(ChooseWorkers(self._chosen()))
+
+    def _chosen(self) -> list[str]:
+        """The marked devices, or the one under the cursor."""
         marked = self._table.marked or {self._table.current}
-        records = self.desk.inventory.records
-        self.post_message(
-            ChooseWorkers([key for key in sorted(filter(None, marked)) if key in records])
-        )
+        return sorted(key for key in self.desk.inventory.records if key in marked)
 
     def action_pair(self) -> None:
         self.run_worker(self._pair(), group="pair", exclusive=True)
@@ -227,7 +229,7 @@ class FleetScreen(ConsoleScreen):
             self.post_message(Notice(str(error), "error"))
             return
         self._close_address()
-        self.post_message(Echo(f"fedconsole run --worker {event.value}"))
+        self.post_message(Echo(f"fedconsole devices show {parse_address(event.value)}"))
 
     def _close_address(self) -> None:
         field = self.query_one("#address", Input)
@@ -260,10 +262,12 @@ class FleetScreen(ConsoleScreen):
         return False
 
     def names(self) -> Mapping[str, str]:
-        record = self.desk.inventory.records.get(self._table.current or "")
-        return (
-            {} if record is None else {"NAME": quote(record.name), "DEVICE": quote(record.address)}
-        )
+        inventory = self.desk.inventory
+        workers = " ".join(f"--worker {quote(key)}" for key in self._chosen())
+        names = {"WORKERS": workers} if workers else {}
+        if (record := inventory.records.get(self._table.current or "")) is not None:
+            names["NAME"] = quote(inventory.handle(record))
+        return names
 
     def copy_text(self) -> str | None:
         return self._table.copy_text()

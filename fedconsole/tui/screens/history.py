@@ -56,6 +56,7 @@ COLUMNS: Final = (
     Column("accuracy", "acc", 6, priority=1, right=True),
     Column("macro_f1", "F1", 6, priority=7, right=True),
     Column("trend", "trend", _TREND_CELLS, priority=6, sortable=False),
+    Column("reason", "reason", 24, priority=9, flexible=True, sortable=False),
 )
 
 
@@ -147,7 +148,9 @@ class RunRows:
         cells["state"] = state_text(self._widget, entry.state)
         summary = entry.summary
         if summary is None:
-            return cells | {"task": Text(clean(entry.reason), style(self._widget, "dim"))}
+            why = Text(clean(entry.reason), style(self._widget, "dim"))
+            # Narrow screens have the one column only.
+            return cells | {"task": why, "reason": why}
         return cells | {
             "task": Text(clean(summary.task, 128)),
             "started": Text(started_text(summary)),
@@ -157,6 +160,7 @@ class RunRows:
             "loss": Text(measure(summary.loss)),
             "accuracy": Text(share(summary.accuracy)),
             "macro_f1": Text(share(summary.macro_f1)),
+            "reason": Text(clean(summary.reason)),
             "trend": Text(sparkline(entry.losses, _TREND_CELLS), style(self._widget, "accent")),
         }
 
@@ -333,7 +337,7 @@ class HistoryScreen(RunActions):
 
     def names(self) -> Mapping[str, str]:
         marked = [quote(run) for run in self.rows.keys() if run in self._marked]  # noqa: SIM118
-        return {"RUNS": " ".join(marked) or "RUN RUN"} | dict(super().names())
+        return ({"RUNS": " ".join(marked)} if marked else {}) | dict(super().names())
 
     def action_compare(self) -> None:
         from fedconsole.tui.screens.compare import CompareScreen
@@ -365,5 +369,5 @@ class HistoryScreen(RunActions):
             self.post_message(Notice(str(error), "error"))
             return
         self.table.set_marked(self._marked - {run})
-        self.post_message(Echo(f"fedconsole runs rm {run} --yes"))
+        self.post_message(Echo(f"fedconsole runs rm {quote(run)} --yes"))
         self.read_again()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, ClassVar, Final
 
 from rich.text import Text
@@ -20,7 +21,7 @@ from fedconsole.tui.desk import Desk, Line
 from fedconsole.tui.frame import Command, ConsoleScreen
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.keys import key
-from fedconsole.tui.lang import _
+from fedconsole.tui.lang import _, retold
 from fedconsole.tui.messages import Copy, Echo, Notice, OpenRun
 from fedconsole.tui.run_form import DATASETS, FIELDS, FormState, estimate
 from fedconsole.tui.screens.worker_choice import WORKER_COLUMNS, WorkerChoice
@@ -49,8 +50,8 @@ class NewRunScreen(ConsoleScreen):
         "long the run will take; F9 starts it. Below stands the command line that does the same."
     )
     BINDINGS: ClassVar = [
-        key("f9,ctrl+r", "start", "Start", cli="fedconsole run"),
-        key("f5", "check", "Check", cli="fedconsole run --dry-run"),
+        key("f9,ctrl+r", "start", "Start", cli="fedconsole run PLAN"),
+        key("f5", "check", "Check", cli="fedconsole run --dry-run PLAN"),
         key("ctrl+l", "last_run", "Last run's settings"),
         key("ctrl+y", "copy_command", "Copy the command"),
         key("f6", "write_file", "Write run.toml", cli="fedconsole run --config run.toml"),
@@ -171,7 +172,8 @@ class NewRunScreen(ConsoleScreen):
         if self._plan and self._plan.task.endswith(".py") and not _is_file(self._plan.task):
             self._plan, problems = None, {"task": _("there is no such file here")}
         for field in self.query(FormField):
-            field.show_problem(problems.get(field.spec.name))
+            problem = problems.get(field.spec.name)
+            field.show_problem(problem and retold(problem))
         self._problems = problems
         self._show_foot()
 
@@ -180,7 +182,7 @@ class NewRunScreen(ConsoleScreen):
         problems = self._problems
         missing = self.query_one("#missing", Static)
         if problems:
-            wrong = [_(problems[""])] if "" in problems else []
+            wrong = [retold(problems[""])] if "" in problems else []
             labels = {spec.name: _(spec.label) for spec in FIELDS}
             named = [labels[name] for name in problems if name]
             if named:
@@ -212,6 +214,10 @@ class NewRunScreen(ConsoleScreen):
             words = _("not there now: {names}; a run would wait for them", names=names + more)
             text.append(f"  {glyph('warning')} {words}", style(self, "warning"))
         return text
+
+    def names(self) -> Mapping[str, str]:
+        command = self.copy_text()
+        return {} if command is None else {"PLAN": command.removeprefix("fedconsole run").strip()}
 
     def copy_text(self) -> str | None:
         """The equal command line."""
@@ -374,4 +380,4 @@ class NewRunScreen(ConsoleScreen):
         except OSError as error:
             self.post_message(Notice(f"{path.absolute()}: {error.strerror}", "error"))
         else:
-            self.post_message(Echo(f"fedconsole run --config {path.absolute()}"))
+            self.post_message(Echo(f"fedconsole run --config {quote(str(path.absolute()))}"))

@@ -19,7 +19,7 @@ class NoRunScreen(ConsoleScreen):
         "History that is still running."
     )
     BINDINGS: ClassVar = [
-        key("n", "app.mode('new')", "New run", cli="fedconsole run"),
+        key("n", "app.mode('new')", "New run"),
         key("h", "app.mode('history')", "History", cli="fedconsole runs list"),
     ]
     DEFAULT_CSS = "NoRunScreen > Static { width: 1fr; height: 1fr; content-align: center middle; }"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -13,6 +14,7 @@ import msgspec
 
 from fedconsole import report
 from fedconsole.coordinator.plan import Plan
+from fedconsole.equivalent import command_line
 from fedconsole.errors import FedconsoleError, StorageError
 from fedconsole.headless import json_line
 from fedconsole.tui.desk import Desk
@@ -44,7 +46,7 @@ class RunActions(TakingUp):
     BINDINGS: ClassVar = [
         key("r", "replay", "Replay", cli="fedconsole runs replay RUN"),
         TAKE_UP_KEY,
-        key("f,l,L", "clone", "Clone", cli="fedconsole run ..."),
+        key("f,l,L", "clone", "Clone", cli="fedconsole run PLAN"),
         key("E,e", "export", "Export", cli="fedconsole runs export RUN --markdown"),
     ]
 
@@ -54,7 +56,14 @@ class RunActions(TakingUp):
 
     def names(self) -> Mapping[str, str]:
         summary = self.chosen()
-        return {} if summary is None else {"RUN": quote(summary.run)}
+        if summary is None:
+            return {}
+        names = {"RUN": quote(summary.run)}
+        with suppress(ValueError, FedconsoleError):
+            # One that this version does not take has no command line.
+            command = command_line(msgspec.convert(summary.plan, Plan), self.desk.configured())
+            names["PLAN"] = command.removeprefix("fedconsole run").strip()
+        return names
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("replay", "clone", "export"):
@@ -112,14 +121,21 @@ class RunActions(TakingUp):
             await self._export(summary, form)
 
     async def _export(self, summary: RunSummary, form: str) -> None:
-        path = self.desk.export_folder() / f"{summary.run}.{FORMS[form]}"
+        path = self._path(summary, form)
         try:
             await asyncio.to_thread(_write, path, self.desk, summary, form)
         except FedconsoleError as error:
             self.post_message(Notice(str(error), "error"))
             return
         self.post_message(Notice(_("written: {path}", path=path)))
-        self.post_message(Echo(f"fedconsole runs export {summary.run} --{form} > {path}"))
+        self.post_message(Echo(self._export_command(summary, form)))
+
+    def _path(self, summary: RunSummary, form: str) -> Path:
+        return self.desk.export_folder() / f"{summary.run}.{FORMS[form]}"
+
+    def _export_command(self, summary: RunSummary, form: str) -> str:
+        path = quote(str(self._path(summary, form)))
+        return f"fedconsole runs export {quote(summary.run)} --{form} > {path}"
 
     def commands(self) -> Iterable[Command]:
         summary = self.chosen()
@@ -128,7 +144,7 @@ class RunActions(TakingUp):
         for form, title in _TITLES.items():
             yield Command(
                 _("Export: {what}", what=_(title)),
-                f"fedconsole runs export {summary.run} --{form}",
+                self._export_command(summary, form),
                 partial(self._export, summary, form),
             )
 

@@ -238,6 +238,8 @@ class RunPage(RunActions):
                 return
             self._round_rows.put([_round_cells(row) for row in rounds], self._table("rounds"))
             self._show_plan()
+            if self._summary is not None and self._summary.state == "failed":
+                self.query_one(Fault).say(self._summary.reason)
             self.refresh_bindings()
             await asyncio.to_thread(self.reading.read)
         except FedconsoleError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Final
 
 from textual import work
@@ -59,7 +60,22 @@ class Steering(ConsoleScreen):
         self._request(Request.RESUME)
 
     def action_stop(self) -> None:
-        self._request(Request.STOP)
+        self._ask_whether_to_stop()
+
+    @work(exclusive=True, group="ask")
+    async def _ask_whether_to_stop(self) -> None:
+        model = self.model
+        answer = await self.app.push_screen_wait(
+            Choice(
+                _("Stop run {run} after this round?", run=self.run_id),
+                _("The open round is completed, then the run ends; it cannot be resumed."),
+                [("stop", _("Stop after this round")), ("cancel", _("Cancel"))],
+                default="cancel",
+                is_moot=lambda: not self.is_steerable or Request.STOP not in model.allowed,
+            )
+        )
+        if answer == "stop":
+            self._request(Request.STOP)
 
     def action_wait(self) -> None:
         self._request(Request.WAIT)
@@ -133,6 +149,7 @@ class Steering(ConsoleScreen):
 
 def _twin(request: Request, run: str) -> str:
     """The command line that does the same."""
+    run = quote(run)
     match request:
         case Request.STOP:
             return f"fedconsole abort {run} --after-round"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Final
 
 from fedconsole.errors import FedconsoleError
@@ -24,5 +25,5 @@ class TakingUp(ConsoleScreen):
         except FedconsoleError as error:
             self.post_message(Notice(str(error), "error"))
             return
-        self.post_message(Echo(f"fedconsole resume {run}"))
+        self.post_message(Echo(f"fedconsole resume {quote(run)}"))
         self.post_message(OpenRun(run))

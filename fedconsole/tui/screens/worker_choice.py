@@ -108,7 +108,8 @@ class WorkerChoice:
         words = [clean(record.reason, 200)] if record.reason else []
         if (health := record.telemetry) is not None:
             temperature, role = heat(health.celsius)
-            words += [f"{temperature} °C"] if role else []
+            number, _blank, word = temperature.partition(" ")
+            words += [f"{number} °C {word}"] if role else []
             flags = throttle_flags(health.throttled & THROTTLED_NOW if health.throttled else None)
             words += [flags] if flags != "-" else []
             if is_disk_low(health.disk_free_bytes):

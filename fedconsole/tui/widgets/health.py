@@ -30,11 +30,11 @@ def heat(celsius: float | None) -> tuple[str, str | None]:
     if celsius is None:
         return "-", None
     if celsius >= TOO_HOT_CELSIUS:
-        return f"{celsius:.0f} HOT!", "bad"
+        return f"{celsius:.0f} {_('HOT!')}", "bad"
     if celsius >= HOT_CELSIUS:
-        return f"{celsius:.0f} hot", "warning"
+        return f"{celsius:.0f} {_('hot')}", "warning"
     if celsius >= WARM_CELSIUS:
-        return f"{celsius:.0f} warm", None
+        return f"{celsius:.0f} {_('warm')}", None
     return f"{celsius:.0f}", None
 
 

@@ -173,6 +173,10 @@ def _join(turn: Turn, event: events.WorkerJoined) -> None:
     here = {event.worker, event.address}
     absent = {name: reason for name, reason in turn.state.absent.items() if name not in here}
     turn.state = replace(turn.state, absent=absent, expected=turn.state.expected - here)
+    round_ = turn.state.open_round
+    if event.working_on is not None and (round_ is None or event.working_on != round_.number):
+        # It counts no more, and a device takes no other round before it has let go of that.
+        turn.tell(commands.AbortWorker(event.worker, event.working_on))
     turn.steer(event.worker)
     rounds.welcome(turn, event.worker)
 

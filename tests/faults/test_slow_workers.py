@@ -133,6 +133,27 @@ async def test_an_engine_whose_devices_were_taken_meanwhile_is_told_so(fleet: Fl
         assert await first.end() == 6
 
 
+@pytest.mark.slow
+async def test_a_device_that_stood_still_over_a_rounds_end_takes_part_in_the_next(
+    fleet: Fleet,
+) -> None:
+    plan = fleet.plan(
+        rounds=100_000, min_updates=1, round_timeout_s=20.0, federate_after_n_batches=1500
+    )
+    async with engine(plan) as run:
+        await run.until(is_training("bob"))
+        [trainer] = fleet.bob.trainers()
+        # So slow that it is not done with round 1 when round 3 begins.
+        with limited_processor(trainer.pid, 0.1):
+            with frozen(trainer.pid), frozen(fleet.bob.pid):
+                await run.until(is_round_finished(1))
+            await run.until(is_round_finished(2))
+        await run.until(lambda line: line.get("updates") == ["alice", "bob"])
+        await run.request("stop")
+        assert await run.end() == 0
+        assert run.of_type("warning") == []
+
+
 async def lease_is_over(device: DaemonProcess) -> None:
     """Ask a device, as a viewer, until nobody has it."""
     while True:

@@ -57,6 +57,21 @@ def test_a_worker_that_comes_back_with_an_update_is_asked_for_it_under_the_new_a
     assert run.told == (sent("bob", attempt=2),)
 
 
+def test_a_worker_that_comes_back_with_a_closed_round_lets_go_of_it_first() -> None:
+    run = play(replace(PLAN, min_updates=1, rounds=3), [*BOTH, is_lost("bob"), delivers("alice")])
+    run = run.play([time_is_up, joins("bob", working_on=1)])
+    assert run.told == (commands.AbortWorker("bob", 1),)
+    run = run.play([events.WorkerAborted("bob"), *CLOSES])
+    assert [command.worker for command in run.told if isinstance(command, commands.SendRound)] == [
+        *("alice", "bob")
+    ]
+    run = run.play([is_lost("bob"), joins("bob", working_on=1)])
+    abort, start = run.told
+    assert abort == commands.AbortWorker("bob", 1)
+    assert isinstance(start, commands.SendRound)
+    assert (start.worker, start.round) == ("bob", 2)
+
+
 def test_an_update_of_an_older_attempt_counts() -> None:
     run = play(PLAN, BOTH)
     kept = update_of(run.state, "bob")

@@ -131,6 +131,8 @@ class DeviceNotes:
             self._note("log", level=log.level, text=clean(log.text))
 
     def take_status(self, status: m.DeviceStatus) -> None:
+        if not self._job.names.done():
+            return  # its name in the run is not known yet
         is_of_run = status.run == self._job.run_id and status.state in _PHASES
         if is_of_run and self.admit(Kind.STATE):
             self._note("worker.phase", round=status.round, phase=_PHASES[status.state])

@@ -396,6 +396,10 @@ class WorkerLink:
         self, connection: Connection, update: m.Update, path: Path, failure: OSError | None
     ) -> None:
         assert self._deliveries is not None
+        if not self._has_joined:
+            # A run that is being taken up does not know whose it is: it comes again under the new attempt.
+            path.unlink(missing_ok=True)
+            return
         self._deliveries.create_task(
             deliver_or_hang_up(
                 connection, self._job, self._reports, self.worker_id, update, path, failure

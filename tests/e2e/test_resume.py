@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from fedconsole import history, paths
 from fedconsole.cli.main import carry_out
@@ -22,7 +23,9 @@ from fedconsole.engine.launch import new_run_id, start_engine, take_up_engine
 from fedconsole.engine.store import Line
 from fedconsole.errors import EngineCrashedError, FedconsoleError, RefusedError
 from fedconsole.fleet.local import local_daemons
+from pi_daemon.protocol.messages import DeviceState, Hello, Role
 from tests.support.disks import full, small_disk
+from tests.support.links import console_hello, open_link
 from tests.support.places import redirect
 from tests.support.runs import carry, digits_plan
 
@@ -178,6 +181,40 @@ async def test_a_task_that_has_changed_is_refused_and_the_run_can_still_be_taken
     assert summary.state is history.RunState.CRASHED
     path.write_bytes(content)
     assert await take_up(run) == 0
+
+
+@pytest.mark.timeout(120)
+async def test_updates_that_waited_for_another_engine_are_told_under_their_workers_names() -> None:
+    run = new_run_id()
+    begun: set[str] = set()
+
+    def have_all_begun(line: Line) -> bool:
+        if line["type"] == "worker.batches":
+            begun.add(line["worker"])
+        return len(begun) == 3
+
+    async with devices() as five_rounds:
+        # Long enough that nobody is done when the last one has begun.
+        plan = replace(five_rounds, rounds=1, federate_after_n_batches=2000)
+        await carry_until(run, plan, have_all_begun)
+        async with asyncio.timeout(60):
+            for address in plan.workers:
+                await is_delivering(int(address.rpartition(":")[2]))
+        assert await take_up(run) == 0
+    told = list(history.lines(run))
+    assert [line for line in told if line["type"] == "worker.rejected"] == []
+    assert {line["worker"] for line in told if line.get("worker")} == {"alice", "bob", "charlie"}
+
+
+async def is_delivering(port: int) -> None:
+    """Ask a device, as a viewer, until it has an update in hand."""
+    while True:
+        async with open_link(port, hello=console_hello(Role.VIEWER)) as link:
+            hello = link.seen[0]
+            assert isinstance(hello, Hello)
+            assert hello.status is not None
+            if hello.status.state is DeviceState.DELIVERING:
+                return
 
 
 async def test_whoever_resumes_a_run_a_second_time_is_told_how_to_join_it(

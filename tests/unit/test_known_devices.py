@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -175,3 +177,27 @@ def test_two_processes_that_begin_at_once_make_one_key() -> None:
         for _ in range(4)
     ]
     assert {process.communicate()[0] for process in begun} == {own_keys().id + "\n"}
+
+
+@pytest.mark.parametrize("shell", ["zsh", "bash"])
+def test_a_shell_is_offered_no_name_that_it_would_carry_out(shell: str) -> None:
+    """zsh evaluates what Typer offers it: a backslash takes the one before the dollar sign away."""
+    harmful = [r"\$(touch pwned)", "`touch pwned`", "$(touch pwned)", "a;touch pwned", "--yes", "*"]
+    for number, name in enumerate([*harmful, "kitchen-1", "부엌"]):
+        known_devices.remember(known(str(number) + "A" * 51, name))
+    asking = {
+        "_FEDCONSOLE_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": "fedconsole devices show ",
+        "COMP_WORDS": "fedconsole devices show ",
+        "COMP_CWORD": "3",
+    }
+    offered = subprocess.run(
+        [sys.executable, "-m", "fedconsole.cli.entry"],
+        env=os.environ | asking,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    assert re.findall(r"[^\s\"]*touch[^\s\"]*|--yes|\*\"", offered) == []
+    assert "kitchen-1" in offered
+    assert "부엌" in offered

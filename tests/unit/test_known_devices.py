@@ -59,6 +59,11 @@ def test_a_device_is_found_by_id_name_and_address_and_by_the_beginning_of_its_id
     assert both.by_id(None) is both.by_id("") is both.by_id("ALIC") is both.by_id("Z" * 52) is None
     assert both.at("10.0.0.2:9") == alice, "where it answered last"
     assert both.at("10.0.0.3:9") == bob
+    here = KnownDevices((known(ALICE, "alice", "127.0.0.1:9"), known(BOB, "bob", "[::1]:9")))
+    assert [here.at("localhost:9"), here.at("[0:0::1]:9"), here.at("localhost:8")] == [
+        *here.all,
+        None,
+    ]
     assert both.named("bob") == both.named("10.0.0.3:9") == both.named("bob-bbbbb") == [bob]
     assert both.named("") == both.named("ALIC") == []
 

@@ -102,12 +102,11 @@ devices show alice --output json --config c.toml
 devices ping alice --config c.toml
 deal sample --worker {ADDRESS} --name digits --shard even --json
 deal sample --all --name digits --shard even --replace --dry-run --output json --config c.toml
-run --worker {ADDRESS} --rounds 100 --federate-after-n-batches 1 --batch-size 8 --detach
+run --worker {ADDRESS} --rounds 60 --federate-after-n-batches 1 --batch-size 8 --detach
 logs latest --json until round.started
 pause latest
-resume latest
 3: quorum latest wait
-attach latest --json & attach latest --plain --verbose & attach latest --quiet & logs latest --follow
+resume latest & attach latest --json & attach latest --plain --verbose & attach latest --quiet & logs latest --follow
 3: abort latest --after-round
 runs list --output json
 runs show latest --output json

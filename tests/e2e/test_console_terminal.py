@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fedconsole import history
@@ -21,7 +22,7 @@ from tests.e2e.test_cli_run import engine_pid
 from tests.support.pauses import pauses_of, require_obeyed
 from tests.support.places import redirect
 from tests.support.runs import digits_plan
-from tests.support.terminal import Terminal, terminal
+from tests.support.terminal import WAIT_S, Terminal, terminal
 
 GIVEN_BACK = (b"\x1b[?1049l", b"\x1b[?1000l", b"\x1b[?25h")
 """Out of the alternate screen, no mouse tracking, the cursor shown."""
@@ -144,32 +145,36 @@ async def test_the_third_ctrl_c_of_a_headless_run_gives_the_terminal_back() -> N
 NUM_ROUNDS = 60
 
 
-async def test_a_killed_console_leaves_the_run_going_and_attach_shows_it_to_its_end() -> None:
-    run = new_run_id()
-    engine = start_engine(run, digits_plan(rounds=NUM_ROUNDS))
+async def test_a_killed_console_leaves_its_run_going_and_attach_shows_it_to_its_end() -> None:
+    end = f"/{NUM_ROUNDS}"
+    short = ("--rounds", str(NUM_ROUNDS), "--federate-after-n-batches", "4")
+    async with terminal("run", "--virtual", "2", *short) as first:
+        await first.shows("TRAINING", end)
+        run = the_only_run()
+        engine = psutil.Process(engine_pid(run))
+        # It waits for consoles to open, and for nothing else.
+        async with ControlLink.connect(run) as link:
+            await link.request("pause")
+            await first.shows("PAUSED")
+            await link.request("resume")
+            await first.shows("TRAINING")
+        first.process.send_signal(signal.SIGKILL)
+        assert await first.ended() == -signal.SIGKILL
     try:
+        # The terminal is gone, too.
         async with ControlLink.connect(run) as link:
             lines = link.events()
-            await anext(line async for line in lines if line["type"] == "round.finished")
-            # It waits for the consoles to open, and for nothing else.
-            await link.request("pause")
-            async with terminal("attach", run) as first:
-                await first.shows("PAUSED", f"/{NUM_ROUNDS}")
-                await link.request("resume")
-                await first.shows("TRAINING")
-                first.process.send_signal(signal.SIGKILL)
-                assert await first.ended() == -signal.SIGKILL
             await anext(line async for line in lines if line["type"] == "run.resumed")
             await anext(line async for line in lines if line["type"] == "round.finished")
             await link.request("pause")
             async with terminal("attach", run) as second:
-                await second.shows("PAUSED", f"/{NUM_ROUNDS}")
+                await second.shows("PAUSED", end)
                 await link.request("resume")
-                await second.shows("COMPLETED", f"round {NUM_ROUNDS}/{NUM_ROUNDS}")
-        assert await asyncio.to_thread(engine.wait) == 0
+                await second.shows("COMPLETED", f"round {NUM_ROUNDS}{end}")
+        await asyncio.to_thread(engine.wait, WAIT_S)
     finally:
-        engine.kill()
-        await asyncio.to_thread(engine.wait)
+        if engine.is_running():
+            engine.kill()
     summary = history.summarize(run)
     assert summary is not None
     assert (summary.state, summary.rounds) == (history.RunState.COMPLETED, NUM_ROUNDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from textual.app import SystemCommand
@@ -73,7 +74,7 @@ def _commands(app: FedconsoleApp, screen: Screen[Any]) -> Iterator[SystemCommand
     for record in list(app.desk.inventory.records.values())[:_MAX_DEVICES]:
         yield SystemCommand(
             _("Device {name}", name=record.name),
-            f"fedconsole devices show {record.name}",
+            f"fedconsole devices show {quote(record.name)}",
             partial(app.show_device, record.key),
         )
     yield from _settings(app)

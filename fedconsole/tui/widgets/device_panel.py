@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 from typing import Final
 
 from rich.text import Text
@@ -68,8 +69,10 @@ class DevicePanel(VerticalScroll):
         self._append_trends(text, record)
         self._append_cards(text, record)
         self._append_log(text, record, now)
-        text.append(f"\nfedconsole devices show {record.name}\n", style(self, "dim"))
-        text.append(f"fedconsole devices ping {record.name}", style(self, "dim"))
+        # To be copied into a shell, and the device gave itself this name.
+        name = quote(record.name)
+        text.append(f"\nfedconsole devices show {name}\n", style(self, "dim"))
+        text.append(f"fedconsole devices ping {name}", style(self, "dim"))
         return text
 
     def _append_trends(self, text: Text, record: DeviceRecord) -> None:

@@ -29,7 +29,7 @@ from fedconsole.errors import (
     NotPairedError,
     RefusedError,
 )
-from fedconsole.fleet.device import is_loopback, parse_address, reachable
+from fedconsole.fleet.device import is_loopback, is_same_place, parse_address, reachable
 from fedconsole.trust import known_devices
 from fedconsole.trust.known_devices import KnownDevice, KnownDevices
 from pi_daemon.discovery import registered_daemons
@@ -207,7 +207,7 @@ def _has_tls_here(address: str, known: KnownDevices) -> bool:
     """Whether TLS is spoken at an address of loopback: ports there are given anew every day, but
     this user's own daemons leave word of themselves."""
     for daemon in registered_daemons():
-        if parse_address(f"[{reachable(daemon.address)}]:{daemon.port}") == address:
+        if is_same_place(parse_address(f"[{reachable(daemon.address)}]:{daemon.port}"), address):
             return daemon.is_initialised
     return known.at(address) is not None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -34,6 +35,9 @@ T = TypeVar("T")
 app = typer.Typer(help="Devices that are known.", invoke_without_command=True)
 
 _NUM_PINGS = 4
+_OFFERED = re.compile(r"[\w.:@+][\w.:@+-]*")
+"""Names that a shell takes as they are. It puts what is offered on its command line, and zsh evaluates it
+on the way: a device that named itself after a command would have it carried out."""
 _DISCOVER_COLUMNS = ("name", "address", "trust", "device_id", "source")
 _LIST_COLUMNS = (
     *("name", "address", "trust", "state", "run", "datasets", "torch", "machine", "ping_ms"),
@@ -53,7 +57,7 @@ def _complete(incomplete: str) -> list[str]:
     except FedconsoleError:
         return []
     names = dict.fromkeys(device.name for device in found)
-    return [name for name in names if name.startswith(incomplete)]
+    return [name for name in names if name.startswith(incomplete) and _OFFERED.fullmatch(name)]
 
 
 Name = Annotated[

@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from types import FrameType
 
-from fedconsole.colours import Color, settle
+_INTERRUPTED = 130
+"""ExitCode.INTERRUPT, without the import."""
 
 
 def main() -> None:
     # Where a run stands may be asked at any time: also when there is none yet, or none any more.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # From the first moment on: most of a start is imports, and a traceback of one helps nobody.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    from fedconsole.colours import Color, settle
+
     settle(Color.AUTO)
     if len(sys.argv) == 1 and has_full_screen():
         from fedconsole.cli.console import open_console
@@ -27,7 +34,14 @@ def main() -> None:
                 sys.exit(open_console(settings))
     from fedconsole.cli.main import main as command_line
 
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     command_line()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    # Nothing has been started or changed yet that would have to be undone.
+    os._exit(_INTERRUPTED)
 
 
 def has_full_screen() -> bool:

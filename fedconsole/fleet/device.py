@@ -59,6 +59,20 @@ def is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
+def is_same_place(one: str, other: str) -> bool:
+    """Whether two addresses of `parse_address` name one place, however they are spelled."""
+    return _canonical(one) == _canonical(other)
+
+
+def _canonical(address: str) -> tuple[str, str]:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        return str(ip_address("127.0.0.1" if host == "localhost" else host)), port
+    except ValueError:
+        return host, port
+
+
 def reachable(listened: str) -> str:
     """An address of this machine for one that a daemon listens on: all interfaces has none."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listened, listened)

@@ -224,6 +224,12 @@ def presence(record: DeviceRecord, now: float) -> Presence:
     return Presence.STALE if silence_s > STALE_S else Presence.ONLINE
 
 
+def status_now(record: DeviceRecord, now: float) -> DeviceStatus | None:
+    """What it is doing; None: it has not said, or may be doing something else by now."""
+    is_there = presence(record, now) in (Presence.ONLINE, Presence.STALE)
+    return record.status if is_there else None
+
+
 def _heard(record: DeviceRecord, now: float) -> None:
     record.heard_at = now
     record.version += 1

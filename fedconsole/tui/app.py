@@ -85,8 +85,11 @@ class FedconsoleApp(App[None]):
         for mode in MODES:
             self.add_mode(mode, partial(first_screen, mode, desk))
 
-    async def on_mount(self) -> None:
+    def on_load(self) -> None:
+        # Before the terminal is changed: from then on it has to be given back.
         self._catch_signals()
+
+    async def on_mount(self) -> None:
         await self.switch_mode(self._opening.mode)
         self.run_worker(self.desk.watch(), name="fleet", exit_on_error=False)
         if self._opening.run is not None:

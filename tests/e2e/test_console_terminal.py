@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fedconsole import history
@@ -18,9 +19,10 @@ from fedconsole.engine.control import ControlLink
 from fedconsole.engine.launch import new_run_id, start_engine
 from fedconsole.fleet.local import local_daemons
 from tests.e2e.test_cli_run import engine_pid
+from tests.support.pauses import pauses_of, require_obeyed
 from tests.support.places import redirect
 from tests.support.runs import digits_plan
-from tests.support.terminal import Terminal, terminal
+from tests.support.terminal import WAIT_S, Terminal, terminal
 
 GIVEN_BACK = (b"\x1b[?1049l", b"\x1b[?1000l", b"\x1b[?25h")
 """Out of the alternate screen, no mouse tracking, the cursor shown."""
@@ -71,6 +73,45 @@ async def test_ctrl_c_leaves_at_once_and_the_run_goes_on() -> None:
         assert history.is_running(run)
 
 
+INTERRUPTED_AT_AN_IMPORT = (
+    sys.executable,
+    "-c",
+    """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == at:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+at = sys.argv.pop(1)
+sys.meta_path.insert(0, Interrupting())
+from fedconsole.cli.entry import main
+main()
+""",
+)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("fedconsole.colours", "fedconsole.cli.console", "fedconsole.config", "textual.app"),
+        *("fedconsole.tui.palette", "fedconsole.desk", "textual.drivers.linux_driver"),
+        # The terminal is changed by then.
+        *("fedconsole.tui.screens.fleet", "fedconsole.fleet.watching"),
+    ],
+)
+async def test_ctrl_c_in_the_first_second_leaves_as_it_does_later(module: str) -> None:
+    async with terminal(module, program=INTERRUPTED_AT_AN_IMPORT) as opened:
+        assert await opened.ended() == 130
+        opened.take()
+        assert opened.modes == opened.first_modes
+        assert b"Traceback" not in opened.output
+        if b"\x1b[?1049h" in opened.output:
+            assert all(sequence in opened.output for sequence in GIVEN_BACK)
+
+
 async def test_three_ctrl_c_on_the_screen_give_the_terminal_back() -> None:
     async with terminal() as opened:
         await opened.shows("fedconsole", "Fleet")
@@ -101,21 +142,42 @@ async def test_the_third_ctrl_c_of_a_headless_run_gives_the_terminal_back() -> N
     assert not Path(f"/proc/{engine}").exists()
 
 
-async def test_a_killed_console_leaves_the_run_going_and_attach_shows_it() -> None:
-    async with long_run() as run:
-        async with terminal("attach", run) as first:
-            await first.shows("round", run)
-            first.process.send_signal(signal.SIGKILL)
-            await first.ended()
-        async with terminal("attach", run) as second, ControlLink.connect(run) as link:
-            await second.shows("round", run)
-            async for line in link.events():
-                if line["type"] == "round.finished" and line["round"] >= 5:
-                    break
-            await link.request("abort")
-            await second.shows("abort")
-        assert (summary := history.summarize(run)) is not None
-        assert summary.rounds >= 5
+NUM_ROUNDS = 60
+
+
+async def test_a_killed_console_leaves_its_run_going_and_attach_shows_it_to_its_end() -> None:
+    end = f"/{NUM_ROUNDS}"
+    short = ("--rounds", str(NUM_ROUNDS), "--federate-after-n-batches", "4")
+    async with terminal("run", "--virtual", "2", *short) as first:
+        await first.shows("TRAINING", end)
+        run = the_only_run()
+        engine = psutil.Process(engine_pid(run))
+        # It waits for consoles to open, and for nothing else.
+        async with ControlLink.connect(run) as link:
+            await link.request("pause")
+            await first.shows("PAUSED")
+            await link.request("resume")
+            await first.shows("TRAINING")
+        first.process.send_signal(signal.SIGKILL)
+        assert await first.ended() == -signal.SIGKILL
+    try:
+        # The terminal is gone, too.
+        async with ControlLink.connect(run) as link:
+            lines = link.events()
+            await anext(line async for line in lines if line["type"] == "run.resumed")
+            await anext(line async for line in lines if line["type"] == "round.finished")
+            await link.request("pause")
+            async with terminal("attach", run) as second:
+                await second.shows("PAUSED", end)
+                await link.request("resume")
+                await second.shows("COMPLETED", f"round {NUM_ROUNDS}{end}")
+        await asyncio.to_thread(engine.wait, WAIT_S)
+    finally:
+        if engine.is_running():
+            engine.kill()
+    summary = history.summarize(run)
+    assert summary is not None
+    assert (summary.state, summary.rounds) == (history.RunState.COMPLETED, NUM_ROUNDS)
 
 
 async def test_without_a_terminal_it_prints_its_help_and_leaves_with_two() -> None:
@@ -151,19 +213,15 @@ def the_only_run() -> str:
     return run
 
 
-def batches_after_acknowledged_pauses(run: str) -> list[str]:
-    """Workers whose batches came between their acknowledgement of a pause and the resume."""
-    paused: set[str] = set()
-    wrong = []
-    for line in history.lines(run):
-        match line["type"]:
-            case "worker.phase" if line["phase"] == "paused":
-                paused.add(line["worker"])
-            case "run.resumed":
-                paused.clear()
-            case "worker.batches" if line["worker"] in paused:
-                wrong.append(line["worker"])
-    return wrong
+async def pause_and_resume(opened: Terminal) -> None:
+    """Until some worker had to stop: in between two rounds none has."""
+    while True:
+        opened.press("p")
+        await opened.shows("PAUSED", "p Resume")
+        opened.press("p")
+        await opened.shows("TRAINING", "p Pause")
+        if any(pause.acknowledged for pause in pauses_of(history.lines(the_only_run()))):
+            return
 
 
 @pytest.mark.timeout(240)
@@ -183,10 +241,7 @@ async def test_an_operator_runs_a_fleet_by_keys_alone() -> None:
         screen = await opened.shows("TRAINING", "round 1/777")
         first = losses(await opened.until(lambda text: losses(text) != [], "a loss"))[0]
         await opened.until(lambda text: 0 < losses(text)[0] < first / 2, "a falling loss")
-        opened.press("p")
-        await opened.shows("PAUSED", "p Resume")
-        opened.press("p")
-        await opened.shows("TRAINING", "p Pause")
+        await pause_and_resume(opened)
         opened.press("a")
         await opened.shows("Abort now", "Cancel")
         # The focus is on Cancel.
@@ -203,7 +258,7 @@ async def test_an_operator_runs_a_fleet_by_keys_alone() -> None:
         await opened.shows(the_only_run(), "aborted")
         opened.press("q")
         assert await opened.ended() == 0
-    assert batches_after_acknowledged_pauses(the_only_run()) == []
+    require_obeyed(pauses_of(history.lines(the_only_run())))
 
 
 @pytest.mark.timeout(240)

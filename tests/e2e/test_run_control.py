@@ -9,6 +9,7 @@ import pytest
 
 from fedconsole.engine.store import Line
 from fedconsole.fleet.local import local_daemons
+from tests.support.pauses import pauses_of, require_obeyed
 from tests.support.places import redirect
 from tests.support.runs import FinishedRun, carry, digits_plan
 
@@ -59,7 +60,7 @@ async def test_a_run_paused_five_times_at_random_moments_gives_the_same_model() 
     assert len(paused.of_type("run.resumed")) == NUM_PAUSES
     assert paused.model_id == undisturbed.model_id
     assert losses_by_worker(paused) == losses_by_worker(undisturbed)
-    assert batches_while_paused(paused) == []
+    require_obeyed(pauses_of(paused.lines))
 
 
 def losses_by_worker(run: FinishedRun) -> dict[tuple[str, int], list[float]]:
@@ -67,18 +68,3 @@ def losses_by_worker(run: FinishedRun) -> dict[tuple[str, int], list[float]]:
     for line in run.of_type("worker.batches"):
         losses.setdefault((line["worker"], line["round"]), []).extend(line["losses"])
     return losses
-
-
-def batches_while_paused(run: FinishedRun) -> list[Line]:
-    """Lines of batches between a worker's acknowledgement of a pause and the next resume."""
-    paused: set[str] = set()
-    wrong = []
-    for line in run.lines:
-        match line["type"]:
-            case "worker.phase" if line["phase"] == "paused":
-                paused.add(line["worker"])
-            case "run.resumed":
-                paused.clear()
-            case "worker.batches" if line["worker"] in paused:
-                wrong.append(line)
-    return wrong

@@ -319,8 +319,9 @@ async def test_the_fleet_marks_what_has_changed_and_what_is_not_paired_and_sees_
             async with daemon(place, *on_this_port(running)):
                 await until(lambda: presence_of(inventory, "alice") is Presence.ONLINE)
             await pairing.pair(join)
+            # Its link may come about before the next search tells that it is paired.
+            await until(lambda: record_of(inventory, "bob").device.is_paired)
             await until(lambda: presence_of(inventory, "bob") is Presence.ONLINE)
-            assert record_of(inventory, "bob").device.is_paired
             known_devices.forget(join.device_id)
             await until(lambda: not record_of(inventory, "bob").device.is_paired)
 
@@ -356,6 +357,21 @@ async def test_tls_where_none_is_expected_is_said_to_be_there(place: Path) -> No
     async with daemon(place, *LOOPBACK, "--pair") as running:
         words = in_words(await why_not(f"127.0.0.1:{running.port}"))
     assert words == f"no pi-daemon without TLS answers there; if it is initialised, {HOW_TO_PAIR}"
+
+
+async def test_no_other_spelling_of_its_address_reaches_a_paired_device_without_its_key(
+    place: Path,
+) -> None:
+    """Else whoever has its port on this machine would get a run that was meant for it."""
+    async with paired(place) as (running, alice):
+        address = f"localhost:{running.port}"
+        assert await answered_by(address) == alice.id
+        await end(running)
+        async with daemon(place, "--port", str(running.port), name="bob"):
+            assert in_words(await why_not(address)) == NO_TLS
+        async with stranger(place, port=running.port) as impostor:
+            assert isinstance(await why_not(address), IdentityChangedError)
+            assert bytes(impostor.heard) == b""
 
 
 async def test_an_older_tls_is_refused(place: Path) -> None:

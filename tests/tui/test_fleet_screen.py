@@ -104,6 +104,24 @@ async def test_presence_counts_up_by_the_clock(desk: PreparedDesk) -> None:
     }
 
 
+@pytest.mark.parametrize(("silence_s", "is_told"), [(12, True), (16, False)])
+async def test_what_a_device_that_is_gone_did_last_is_not_shown_as_what_it_does(
+    silence_s: float, is_told: bool
+) -> None:
+    desk = PreparedDesk()
+    busy = {"state": "training", "run": "20261123-abcd"}
+    add_device(desk, "kitchen", KITCHEN, said=hello("kitchen", status=busy))
+    async with console(desk, size=(240, 40)) as pilot:
+        await press(pilot, "slash", *"doing:training", "enter")
+        await shows(pilot, "online", "training", "20261123-abcd")
+        desk.let_pass(silence_s)
+        await shows(pilot, "stale" if is_told else "no device")
+        await press(pilot, "escape")
+        await shows(pilot, "kitchen")
+        shown = text_of(pilot).replace("doing:training", "")
+        assert ("training" in shown, "20261123-abcd" in shown) == (is_told, is_told)
+
+
 async def test_a_device_is_offline_as_soon_as_its_link_is_lost(desk: PreparedDesk) -> None:
     async with console(desk) as pilot:
         desk.inventory.lost(KITCHEN, "the connection was lost")

@@ -304,7 +304,9 @@ async def test_exports_are_in_the_palette(desk: PreparedDesk) -> None:
         screen = pilot.app.screen
         assert isinstance(screen, HistoryScreen)
         offers = {command.title: command for command in screen.commands()}
-        assert offers["Export: Rounds (CSV)"].help == ("fedconsole runs export 20261123-0005 --csv")
+        path = desk.folder / "20261123-0005.csv"
+        command_line = offers["Export: Rounds (CSV)"].help
+        assert command_line == f"fedconsole runs export 20261123-0005 --csv > {path}"
         callback = offers["Export: Rounds (CSV)"].callback
         assert callable(callback)
         exporting = callback()

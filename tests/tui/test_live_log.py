@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from textual.pilot import Pilot
@@ -100,3 +101,38 @@ async def test_the_lines_that_pass_the_filter_are_saved(tmp_path: Path) -> None:
         path = desk.folder / f"{RUN}.log"
         assert told(pilot) == [f"log saved: {path}"]
         assert path.read_text() == f"{spoken(3)['time']} INFO  alice Log from alice: word 003\n"
+
+
+MEGABYTE = 2**20
+
+
+async def test_a_line_of_a_megabyte_is_cut_to_what_is_read_and_hides_no_other() -> None:
+    long = after(BUSY, "log", worker="alice", level="info", text="long " * (MEGABYTE // 5))
+    desk = going([*BUSY[:1], spoken(1), long, spoken(2)])
+    async with console(desk, LIVE, (120, 50)) as pilot:
+        log = log_of(pilot)
+        log.focus()
+        await press(pilot, "z")
+        rows = [line for line in text_of(pilot).splitlines() if "long long" in line]
+        assert len(rows) == 1
+        assert rows[0].endswith("…")
+        await press(pilot, "W")
+        # All of it that is kept stands between its neighbours.
+        await shows(pilot, "word 001", "long long", "word 002")
+        kept = next(line for line in log.matching_lines() if "long long" in line)
+        assert kept.endswith("…")
+        assert len(kept) < MEGABYTE // 500
+
+
+async def test_many_lines_of_a_megabyte_cost_no_more_than_short_ones() -> None:
+    async def seconds(text: str) -> float:
+        """Of the processor, to take in and to draw so many lines of this text."""
+        line = after(BUSY, "log", worker="alice", level="info", text=text)
+        desk = going([*BUSY[:1], *([line] * 500), spoken(1)])
+        began = time.process_time()
+        async with console(desk, LIVE) as pilot:
+            await shows(pilot, "word 001")
+        return time.process_time() - began
+
+    short = await seconds("x" * 4_000)
+    assert await seconds("x" * MEGABYTE) < 3 * short

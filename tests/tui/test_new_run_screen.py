@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Button, Input, Select
+from textual.widgets import Button, Collapsible, Input, Select
 
 from fedconsole.coordinator.plan import OnQuorumLoss, Optimizer, Plan
 from fedconsole.errors import RefusedError
@@ -15,7 +15,7 @@ from fedconsole.tui.screens.new_run import NewRunScreen
 from fedconsole.tui.widgets.form_field import FormField
 from fedconsole.tui.widgets.line_table import LineTable
 from tests.support.desk import PreparedDesk
-from tests.support.histories import a_run, lines_of, press, text_of, told
+from tests.support.histories import a_run, lines_of, press, settle, text_of, told
 from tests.tui.driving import add_device, card, console, hello, offered, shows, type_in, until
 
 KITCHEN, ATTIC = "10.0.0.1:10002", "10.0.0.2:10002"
@@ -65,6 +65,12 @@ async def fill(pilot: Pilot[None], **texts: str) -> None:
         await type_in(pilot, name, text)
 
 
+async def fold(pilot: Pilot[None], *, is_folded: bool) -> None:
+    """The fields that few runs need."""
+    form_of(pilot).query_one(Collapsible).collapsed = is_folded
+    await settle(pilot)
+
+
 # Typing
 
 
@@ -109,8 +115,26 @@ async def test_nothing_starts_while_something_is_missing() -> None:
 
 async def test_a_field_that_is_folded_away_is_named_when_it_is_wrong() -> None:
     async with console(PreparedDesk(), "new") as pilot:
+        await fold(pilot, is_folded=False)
         await fill(pilot, virtual="1", holdout="1")
+        await fold(pilot, is_folded=True)
         assert foot_of(pilot)[0] == "✗ to be mended: holdout"
+
+
+async def test_values_of_fields_that_are_folded_away_stay_and_are_there_when_unfolded() -> None:
+    desk = PreparedDesk(plan=Plan(virtual=2, rounds=3, holdout=0.25, eval_every="epoch"))
+    async with console(desk, "new") as pilot:
+        await press(pilot, "ctrl+l")
+        await fill(pilot, rounds="4")
+        options = "--virtual 2 --rounds 4 --holdout 0.25 --eval-every epoch"
+        assert foot_of(pilot)[1] == f"fedconsole run {options}"
+        for is_folded in (False, True, False):
+            await fold(pilot, is_folded=is_folded)
+            assert foot_of(pilot)[1] == f"fedconsole run {options}"
+        assert form_of(pilot).query_one("#holdout", Input).value == "0.25"
+        assert form_of(pilot).query_one("#eval_every", Input).value == "epoch"
+        await fill(pilot, holdout="")
+        assert foot_of(pilot)[1] == "fedconsole run --virtual 2 --rounds 4 --eval-every epoch"
 
 
 async def test_settings_of_files_stand_in_the_form_from_the_start() -> None:
@@ -187,6 +211,7 @@ async def test_the_equal_command_line_is_copied(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my task.py").touch()
     async with console(PreparedDesk(), "new") as pilot:
+        await fold(pilot, is_folded=False)
         await fill(pilot, virtual="3", task="my task.py", stop_at="accuracy=0.95")
         command = "fedconsole run --task 'my task.py' --virtual 3 --stop-at accuracy=0.95"
         assert foot_of(pilot)[1] == command
@@ -218,6 +243,7 @@ async def test_the_plan_is_written_to_a_file_once(
 async def test_f9_starts_exactly_the_plan_that_is_shown() -> None:
     desk = fleet()
     async with console(desk, "new") as pilot:
+        await fold(pilot, is_folded=False)
         form_of(pilot).query_one("#workers").focus()
         await press(pilot, "asterisk")
         form_of(pilot).query_one("#optimizer", Select).value = "adam"

@@ -286,6 +286,13 @@ def test_csv_is_quoted_cleaned_and_has_all_digits(capsys: Capture) -> None:
     ]
 
 
+def test_no_text_in_csv_is_a_formula_to_a_spreadsheet(capsys: Capture) -> None:
+    rows = [{"name": f"{sign}1+cmd", "n": -0.5, "datasets": [f"{sign}x"]} for sign in "=+-@"]
+    print_rows(rows, ("name", "n", "datasets"), Output.CSV)
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"'{sign}1+cmd,-0.5,'{sign}x" for sign in "=+-@"]
+
+
 def test_runs_are_listed_shown_and_compared_as_csv(capsys: Capture) -> None:
     for run, seed in (("20261122-aaaa", 1), ("20261123-bbbb", 2)):
         created = CREATED | {"plan": {"virtual": 2, "seed": seed}}

@@ -97,10 +97,8 @@ class NewRunScreen(ConsoleScreen):
                 for spec in FIELDS:
                     if not spec.is_more:
                         yield FormField(spec)
-                with Collapsible(title=_("more"), id="more"):
-                    for spec in FIELDS:
-                        if spec.is_more:
-                            yield FormField(spec)
+                # Its fields come when it is unfolded: they are half of what takes time here.
+                yield Collapsible(title=_("more"), id="more")
             with Vertical(id="choose"):
                 yield LineTable(
                     WORKER_COLUMNS,
@@ -126,6 +124,14 @@ class NewRunScreen(ConsoleScreen):
     def _fill_from_settings(self) -> None:
         self.state.fill_values(self.desk.configured())
         self._show_state()
+
+    @on(Collapsible.Expanded, "#more")
+    async def _unfold(self, event: Collapsible.Expanded) -> None:
+        if not event.collapsible.query(FormField):
+            await event.collapsible.query_one(Collapsible.Contents).mount_all(
+                FormField(spec) for spec in FIELDS if spec.is_more
+            )
+            self._show_state()
 
     # Between the state and the fields
 

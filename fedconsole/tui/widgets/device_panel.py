@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from fedconsole.fleet.inventory import DeviceRecord, presence
+from fedconsole.fleet.inventory import DeviceRecord, presence, status_now
 from fedconsole.tui.desk import Desk
 from fedconsole.tui.formats import age, number, size
 from fedconsole.tui.glyphs import glyph
@@ -63,12 +63,13 @@ class DevicePanel(VerticalScroll):
         if record.reason:
             text.append(f"\n{record.reason}", style(self, "bad" if record.impostor else "warning"))
         text.append("\n\n")
-        for name, value in (*_identity(record, self._desk.own_id), *_health(record)):
+        for name, value in (*_identity(record, self._desk.own_id, now), *_health(record)):
             text.append(f"{_(name):{_NAME_CELLS}}", style(self, "dim"))
             text.append(f"{value}\n")
         self._append_trends(text, record)
         self._append_cards(text, record)
         self._append_log(text, record, now)
+        # To be copied into a shell, and the device gave itself this name.
         handle = quote(self._desk.inventory.handle(record))
         text.append(f"\nfedconsole devices show {handle}\n", style(self, "dim"))
         text.append(f"fedconsole devices ping {handle}", style(self, "dim"))
@@ -116,7 +117,7 @@ class DevicePanel(VerticalScroll):
             text.append(f"{age(now - at):>4} {level:7} {words}\n")
 
 
-def _identity(record: DeviceRecord, own_id: str) -> Iterator[tuple[str, str]]:
+def _identity(record: DeviceRecord, own_id: str, now: float) -> Iterator[tuple[str, str]]:
     yield "address", clean(record.address, 80)
     yield "found by", record.device.source.value
     if record.device.is_paired:
@@ -135,7 +136,7 @@ def _identity(record: DeviceRecord, own_id: str) -> Iterator[tuple[str, str]]:
         yield "memory", size(able.memory_bytes)
         yield "largest model", size(able.max_model_bytes)
         yield "takes data", size(able.max_data_bytes) if able.max_data_bytes else _("no")
-    if status := record.status:
+    if status := status_now(record, now):
         yield "doing", _(status.state.value)
         yield "run", clean(status.run or "-", 64)
         yield "held by", clean(status.holder or "-", 64)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from rich.text import Text
 from textual.widget import Widget
 
-from fedconsole.fleet.inventory import DeviceRecord, Presence, presence
+from fedconsole.fleet.inventory import DeviceRecord, Presence, presence, status_now
 from fedconsole.tui.desk import Desk
 from fedconsole.tui.formats import age, percent, size
 from fedconsole.tui.glyphs import glyph
@@ -77,10 +77,11 @@ class DeviceRows:
         health = record.telemetry
         temperature, role = heat(health.celsius if health else None)
         able = record.hello.capabilities if record.hello else None
+        status = status_now(record, self._desk.clock())
         return {
             "state": self._state(record),
             "name": Text(record.name, style(self._widget, "bad") if record.impostor else ""),
-            "doing": Text(_(record.status.state.value) if record.status else "-"),
+            "doing": Text(_(status.state.value) if status else "-"),
             "celsius": Text(temperature, style(self._widget, role) if role else ""),
             "flags": Text(throttle_flags(health.throttled if health else None)),
             "data": Text(_data(record)),
@@ -91,7 +92,7 @@ class DeviceRows:
             "ping": Text("-" if record.ping_s is None else f"{1000 * record.ping_s:.0f} ms"),
             "seen": Text(self._seen(record)),
             "address": Text(record.address),
-            "run": Text(clean(record.status.run or "-", 40) if record.status else "-"),
+            "run": Text(clean(status.run or "-", 40) if status else "-"),
             "disk": Text(size(health.disk_free_bytes) if health else "-"),
             "model": Text(f"{clean(able.machine, 20)} {size(able.memory_bytes)}" if able else "-"),
             "id": Text((record.device_id or "-")[:7]),
@@ -125,14 +126,15 @@ class DeviceRows:
 
     def fields(self, key: str) -> Mapping[str, str]:
         record = self._desk.inventory.records[key]
+        status = status_now(record, self._desk.clock())
         return {
             "name": record.name,
             "address": record.address,
             "id": record.device_id or "",
             "state": presence(record, self._desk.clock()).value,
-            "doing": record.status.state.value if record.status else "",
+            "doing": status.state.value if status else "",
             "data": _data(record),
-            "run": clean((record.status.run if record.status else "") or ""),
+            "run": clean((status.run if status else "") or ""),
         }
 
     def _state(self, record: DeviceRecord) -> Text:

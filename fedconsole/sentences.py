@@ -76,7 +76,8 @@ def _run_sentence(what: str, line: Line) -> str:
         case "created":
             return f"Run {line['run']} of task {line['task']}: making the workers ready."
         case "restarted":
-            return f"A new engine goes on with the run after round {line['round']}."
+            where = f" at round {line['round']}" if line["round"] else ""
+            return f"A new engine goes on with the run{where}."
         case "stopping":
             return f"The run ends after round {line['round']}."
         case "quorum":

@@ -123,6 +123,9 @@ def test_a_loss_that_is_not_finite_is_shown_as_nan() -> None:
             line("run.quorum", have=2, need=2, of="workers", seconds_left=600.0, phase="training"),
             "2 of 2 needed workers here again; the round has 600 s.",
         ),
+        (line("run.restarted", round=0), "A new engine goes on with the run."),
+        # The open one, which was not lost.
+        (line("run.restarted", round=1), "A new engine goes on with the run at round 1."),
         (line("run.fewer", round=3, have=1, need=2), "Round 3 goes on with 1 of 2 needed."),
         (END, "Run r1 completed."),
         (

@@ -61,6 +61,7 @@ def pause(run: Run) -> None:
 
 def resume(
     run: Run,
+    headless: o.Headless = False,
     json: o.Json = False,
     plain: o.Plain = None,
     detach: o.Detach = False,
@@ -82,11 +83,17 @@ def resume(
             refusal.exit_code = error.exit_code
             raise refusal from error
         return ExitCode.COMPLETED
-    return _take_up(names[0], json, plain, detach, quiet, verbose)
+    return _take_up(names[0], headless, json, plain, detach, quiet, verbose)
 
 
 def _take_up(
-    run: str, json: bool, plain: bool | None, detach: bool, quiet: bool, verbose: int
+    run: str,
+    headless: bool,
+    json: bool,
+    plain: bool | None,
+    detach: bool,
+    quiet: bool,
+    verbose: int,
 ) -> int:
     import asyncio
 
@@ -106,7 +113,7 @@ def _take_up(
         take_up(run)
         print(harmless(run))
         return ExitCode.COMPLETED
-    if wants_full_screen(json, front_end.plain, quiet, verbose):
+    if not headless and wants_full_screen(json, front_end.plain, quiet, verbose):
         return open_started(settings, run, take_up(run))
     screen = choose_screen(json=json, plain=front_end.plain, verbosity=-1 if quiet else verbose)
     return asyncio.run(start_and_follow(take_up, screen, run=run))

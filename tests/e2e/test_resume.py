@@ -147,7 +147,7 @@ async def test_the_command_line_takes_a_run_up_and_shows_it_to_its_end() -> None
     run = new_run_id()
     await carry_until(run, plan, lambda line: line["type"] == "round.finished")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "fedconsole.cli.entry", "resume", run, "--json"),
+        *(sys.executable, "-m", "fedconsole.cli.entry", "resume", run, "--headless", "--json"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -37,13 +37,22 @@ _WORDS: Final = {
     "aborted": Role.WARNING,
     "not paired": Role.WARNING,
     "offline": Role.WARNING,
+    "stalled": Role.WARNING,
     "completed": Role.GOOD,
     "good": Role.GOOD,
     "paired": Role.GOOD,
 }
 """Cells of tables that are states."""
 _TROUBLE: Final = frozenset(
-    {"run.quorum", "run.stalled", "run.fewer", "worker.lost", "worker.rejected", "warning"}
+    {
+        "run.quorum",
+        "run.stalled",
+        "run.fewer",
+        "worker.lost",
+        "worker.straggler",
+        "worker.rejected",
+        "warning",
+    }
 )
 
 

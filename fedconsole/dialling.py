@@ -29,7 +29,7 @@ from fedconsole.errors import (
     NotPairedError,
     RefusedError,
 )
-from fedconsole.fleet.device import is_loopback, parse_address, reachable
+from fedconsole.fleet.device import is_loopback, is_same_place, parse_address, reachable
 from fedconsole.trust import known_devices
 from fedconsole.trust.known_devices import KnownDevice, KnownDevices
 from pi_daemon.discovery import registered_daemons
@@ -59,7 +59,13 @@ _BROKEN: Final = frozenset(
     {CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.MESSAGE_TOO_BIG}
 )
 """With which the websockets library closes a link on which the device has broken its rules."""
-_NO_TLS: Final = "no TLS 1.3 is spoken there: is that pi-daemon initialised?"
+_HOW_TO_PAIR: Final = (
+    "run pi-daemon pair there, then fedconsole pair 'fp1:...' here, with the line that it prints"
+)
+_NO_TLS: Final = (
+    "what answers there does not speak TLS 1.3, and nothing was told to it; if it is your device, "
+    "start pi-daemon --pair on it and pair with it, else look at the address"
+)
 
 
 class HungUpError(ConnectionError):
@@ -201,7 +207,7 @@ def _has_tls_here(address: str, known: KnownDevices) -> bool:
     """Whether TLS is spoken at an address of loopback: ports there are given anew every day, but
     this user's own daemons leave word of themselves."""
     for daemon in registered_daemons():
-        if parse_address(f"[{reachable(daemon.address)}]:{daemon.port}") == address:
+        if is_same_place(parse_address(f"[{reachable(daemon.address)}]:{daemon.port}"), address):
             return daemon.is_initialised
     return known.at(address) is not None
 
@@ -231,7 +237,10 @@ async def _who_else(address: str, way: _Way, device_id: str | None) -> Exception
         return IdentityChangedError(address, was_there.name, was_there.id, found)
     if device_id is not None:
         return WrongDeviceError(f"another device answers at {address}: {found}")
-    return _not_paired(address)
+    return NotPairedError(
+        f"the device at {address} has a key that is not paired with this console ({found}), and "
+        f"nothing was told to it; if it is yours, {_HOW_TO_PAIR}"
+    )
 
 
 async def look(address: str) -> str:
@@ -261,8 +270,7 @@ async def peer_of(address: str) -> bytes:
 
 def _not_paired(address: str) -> NotPairedError:
     return NotPairedError(
-        f"the device at {address} is not paired with this console: run pi-daemon pair there, "
-        "then fedconsole pair 'fp1:...' here, with the line that it prints"
+        f"the device at {address} is not paired with this console: {_HOW_TO_PAIR}"
     )
 
 
@@ -354,7 +362,7 @@ def in_words(error: BaseException) -> str:
     """Why a device cannot be reached or was lost, for the operator."""
     match error:
         case TimeoutError():
-            return "no answer in time"
+            return "no answer in time; is it on, and in this network?"
         case UnicodeError():
             return "that is no host's name"
         case ConnectionRefusedError():
@@ -372,7 +380,7 @@ def in_words(error: BaseException) -> str:
         case ConnectionClosed():
             return "the connection was lost"
         case InvalidMessage():
-            return "no pi-daemon answers there, unless it is initialised: then pair with it"
+            return f"no pi-daemon without TLS answers there; if it is initialised, {_HOW_TO_PAIR}"
         case InvalidHandshake() | FrameError():
             return f"no pi-daemon answers there: {clean(str(error))}"
         case OSError(strerror=str(words)):

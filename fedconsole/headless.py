@@ -47,6 +47,7 @@ _NOTABLE = frozenset(
         "round.finished",
         "worker.lost",
         "worker.rejoined",
+        "worker.straggler",
         "worker.rejected",
         "warning",
     }
@@ -103,8 +104,8 @@ def advance(progress: RunProgress, line: Line) -> RunProgress:
                 num_batches=line["batches"],
                 loss=line["losses"][-1],
             )
-        case "worker.lost":
-            return _with_worker(progress, line, phase="lost")
+        case "worker.lost" | "worker.straggler":
+            return _with_worker(progress, line, phase=line["type"].removeprefix("worker."))
         case "worker.update":
             return _with_worker(progress, line, phase="done", loss=line["loss"])
         case _:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import shutil
 import socket
 import sqlite3
@@ -16,18 +18,25 @@ from typing import Any
 
 from fedconsole import paths
 from fedconsole.coordinator.facts import metric
-from fedconsole.engine.control import socket_path
-from fedconsole.engine.store import Line, make_line
+from fedconsole.engine.control import socket_path, standstill
+from fedconsole.engine.store import Line, make_line, time_ms
 from fedconsole.errors import RefusedError, StorageError, UsageError
 
 
 class RunState(StrEnum):
     RUNNING = "running"
+    STALLED = "stalled"
+    """It runs, and stands still because its disk refuses."""
     COMPLETED = "completed"
     ABORTED = "aborted"
     FAILED = "failed"
     CRASHED = "crashed"
     """Its engine is gone and left no last line."""
+
+    @property
+    def is_going(self) -> bool:
+        """Whether it has an engine."""
+        return self in {RunState.RUNNING, RunState.STALLED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,10 @@ class RoundSummary:
     bytes_received: int
     model_id: str
     macro_f1: float | None
+
+
+_ANSWER_S = 0.5
+"""An engine that is frozen does not answer."""
 
 
 def run_ids() -> list[str]:
@@ -159,6 +172,32 @@ def is_running(run: str) -> bool:
         return True
 
 
+def is_carried(run: str) -> bool:
+    """Whether an engine has its folder, be it that it does not listen yet."""
+    with suppress(OSError), (folder_of(run) / "engine.lock").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def require_running(run: str) -> None:
+    """Raises RefusedError: no engine carries it; and what can be done."""
+    if is_running(run):
+        return
+    summary = summarize(run)
+    if summary is None:
+        raise RefusedError(f"run {run} is not running: it never began; its engine.log says more")
+    if summary.state is RunState.CRASHED:
+        raise RefusedError(
+            f"run {run} is not running: its engine is gone; take it up: fedconsole resume {run}"
+        )
+    raise RefusedError(
+        f"run {run} is not running: it is {summary.state}; see fedconsole runs show {run}"
+    )
+
+
 def lines(run: str, first_seq: int = 1, types: Sequence[str] = ()) -> Iterator[Line]:
     """The journal's lines in order, as `run --json` printed them.
 
@@ -172,6 +211,18 @@ def lines(run: str, first_seq: int = 1, types: Sequence[str] = ()) -> Iterator[L
     """
     wanted = f"AND type IN ({','.join('?' * len(types))})" if types else ""
     yield from _select(run, f"seq >= ? {wanted} ORDER BY seq", first_seq, *types)
+
+
+def stall(run: str, last_seq: int) -> Line | None:
+    """What a run that stands still tells the readers of its engine, and cannot journal.
+
+    Args:
+        last_seq: of the journal's last line.
+    """
+    reason = standstill(run, _ANSWER_S)
+    if not reason:
+        return None
+    return make_line(run, last_seq, time_ms(), "run.stalled", json.dumps({"reason": reason}))
 
 
 def summarize(run: str) -> RunSummary | None:
@@ -191,9 +242,10 @@ def _summarize(run: str) -> RunSummary | None:
     end = _end(run)
     test = _last_test(run)
     last_round = _last(run, "round.finished") or {}
+    state, reason = _state(run, end)
     return RunSummary(
         run=run,
-        state=_state(run, end),
+        state=state,
         task=first["task"],
         started=datetime.fromisoformat(first["time"]),
         seconds=end.get("seconds"),
@@ -203,15 +255,19 @@ def _summarize(run: str) -> RunSummary | None:
         macro_f1=metric(test, "macro_f1"),
         model_id=end.get("model_id") or last_round.get("model_id"),
         model_path=end.get("model_path"),
-        reason=end.get("reason") or "",
+        reason=reason,
         plan=first["plan"],
     )
 
 
-def _state(run: str, end: Line) -> RunState:
+def _state(run: str, end: Line) -> tuple[RunState, str]:
+    """And the reason for it, if there is one."""
     if end:
-        return RunState(end["outcome"])
-    return RunState.RUNNING if is_running(run) else RunState.CRASHED
+        return RunState(end["outcome"]), end.get("reason") or ""
+    if not is_running(run):
+        return RunState.CRASHED, ""
+    reason = standstill(run, _ANSWER_S)
+    return (RunState.STALLED, reason) if reason else (RunState.RUNNING, "")
 
 
 def rounds(run: str) -> list[RoundSummary]:

@@ -102,7 +102,9 @@ def make_record(
                 worker.num_examples += line["num_examples"]
             case "worker.rejected":
                 worker = workers.setdefault(line["worker"], WorkerRecord())
-                worker.parts[line["round"]] = Part.REJECTED
+                # A copy of what was counted says nothing against it.
+                if worker.parts.get(line["round"]) is not Part.DELIVERED:
+                    worker.parts[line["round"]] = Part.REJECTED
             case "eval" if line.get("worker") is None:
                 confusion = line.get("confusion") or {}
     return RunRecord(summary, rounds, workers, confusion)
@@ -170,6 +172,11 @@ def class_rows(confusion: Mapping[str, Sequence[int]]) -> list[Row]:
 # Files
 
 
+def no_formula(text: str) -> str:
+    """A cell of CSV: a spreadsheet calculates what begins like a formula, and devices name themselves."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
 def csv_text(rounds: Sequence[RoundSummary]) -> str:
     """The table of rounds, with a header."""
     text = io.StringIO()
@@ -177,7 +184,10 @@ def csv_text(rounds: Sequence[RoundSummary]) -> str:
     writer.writeheader()
     writer.writerows(
         asdict(row)
-        | {"updates": clean(" ".join(row.updates), _MOST), "model_id": clean(row.model_id)}
+        | {
+            "updates": no_formula(clean(" ".join(row.updates), _MOST)),
+            "model_id": clean(row.model_id),
+        }
         for row in rounds
     )
     return text.getvalue()

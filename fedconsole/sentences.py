@@ -19,6 +19,15 @@ _AT_TIMEOUT = {
 }
 
 
+def _quorum(line: Line) -> str:
+    what = "needed update" if line.get("of") == "updates" else "needed worker"
+    here = f"{line['have']} of {count(line['need'], what)} here"
+    left = f"{line['seconds_left']:.0f} s"
+    if line["have"] >= line["need"]:
+        return f"{here} again; the round has {left}."
+    return f"{here}; waiting {left} for the others{_AT_TIMEOUT.get(line.get('then', ''), '')}."
+
+
 def seed_line(line: Line) -> str:
     """The line that the system of 2020 wrote, for the last batch of a `worker.batches`."""
     done, total = line["first"] + len(line["losses"]), line["batches"]
@@ -71,11 +80,7 @@ def _run_sentence(what: str, line: Line) -> str:
         case "stopping":
             return f"The run ends after round {line['round']}."
         case "quorum":
-            then = _AT_TIMEOUT.get(line.get("then", ""), "")
-            return (
-                f"{line['have']} of {count(line['need'], 'needed worker')} here; "
-                f"waiting {line['seconds_left']:.0f} s for the others{then}."
-            )
+            return _quorum(line)
         case "stalled":
             return f"The run stands still: {line['reason']}."
         case "fewer":
@@ -101,13 +106,15 @@ def _worker_sentence(what: str, line: Line) -> str:
             celsius = line.get("celsius")
             heat = "" if celsius is None else f", {celsius:.0f} °C"
             return f"{worker}: {line['memory_bytes'] / 2**20:.0f} MiB in use{heat}."
+        case "straggler":
+            return f"{worker} is a straggler: round {line['round']} has reached its deadline."
         case "update":
             return (
                 f"{worker} delivered round {line['round']}: "
                 f"{count(line['num_examples'], 'example')}, loss {number_in_words(line['loss'])}."
             )
         case "rejected":
-            return f"The update of {worker} in round {line['round']} was rejected{reason}."
+            return f"The update of {worker} in round {line['round']} was discarded{reason}."
         case _:
             is_named = line.get("address") not in (None, worker)
             address = f" ({line['address']})" if is_named else ""

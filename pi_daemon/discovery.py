@@ -46,18 +46,24 @@ class RegisteredDaemon(msgspec.Struct, frozen=True):
 
 
 def registered_daemons() -> list[RegisteredDaemon]:
-    """The daemons that run now, by worker name; files of dead ones are removed."""
-    found = []
+    """The daemons that run now, by worker name; files of dead ones are removed.
+
+    Two have one device id where a state folder was copied.
+    """
+    found = [daemon for _, daemon in _entries()]
+    return sorted(found, key=lambda daemon: (daemon.worker_name, daemon.device_id, daemon.port))
+
+
+def _entries() -> Iterator[tuple[Path, RegisteredDaemon]]:
     for path in registry_dir().glob("*.json"):
         try:
             daemon = msgspec.json.decode(path.read_bytes(), type=RegisteredDaemon)
         except (OSError, *UNREADABLE):
             continue
         if _is_running(daemon.pid):
-            found.append(daemon)
+            yield path, daemon
         else:
             path.unlink(missing_ok=True)
-    return sorted(found, key=lambda daemon: (daemon.worker_name, daemon.device_id))
 
 
 def registry_dir() -> Path:
@@ -67,7 +73,21 @@ def registry_dir() -> Path:
 @contextlib.contextmanager
 def registered(daemon: RegisteredDaemon) -> Iterator[None]:
     """Leave word of this daemon for as long as it runs."""
-    path = registry_dir() / f"{daemon.device_id}.json"
+    for entry, other in _entries():
+        if other.device_id != daemon.device_id:
+            continue
+        if (other.address, other.port) != (daemon.address, daemon.port) and _listens(other):
+            log.warning(
+                "%s at %s:%d has this daemon's identity, as after copying an SD card: stop one of "
+                "them, delete its state folder, and start it again",
+                clean(other.worker_name, 64),
+                other.address,
+                other.port,
+            )
+        else:
+            # Left by a power cut; its process id is somebody else's now.
+            entry.unlink(missing_ok=True)
+    path = registry_dir() / f"{daemon.device_id}-{daemon.pid}.json"
     temporary = path.with_suffix(f".{daemon.pid}")
     temporary.write_bytes(msgspec.json.encode(daemon))
     temporary.replace(path)
@@ -75,6 +95,14 @@ def registered(daemon: RegisteredDaemon) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def _listens(daemon: RegisteredDaemon) -> bool:
+    try:
+        socket.create_connection((daemon.address, daemon.port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _is_running(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -34,6 +35,9 @@ T = TypeVar("T")
 app = typer.Typer(help="Devices that are known.", invoke_without_command=True)
 
 _NUM_PINGS = 4
+_OFFERED = re.compile(r"[\w.:@+][\w.:@+-]*")
+"""Names that a shell takes as they are. It puts what is offered on its command line, and zsh evaluates it
+on the way: a device that named itself after a command would have it carried out."""
 _DISCOVER_COLUMNS = ("name", "address", "trust", "device_id", "source")
 _LIST_COLUMNS = (
     *("name", "address", "trust", "state", "run", "datasets", "torch", "machine", "ping_ms"),
@@ -45,12 +49,15 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="Read this TOM
 
 def _complete(incomplete: str) -> list[str]:
     """Of paired, configured and this machine's devices; the network is not asked."""
+    from fedconsole.config import load
+    from fedconsole.fleet.finding import find
+
     try:
-        found = _await(_find(None, 0))
+        found = _await(find(load({}).devices, 0))
     except FedconsoleError:
         return []
     names = dict.fromkeys(device.name for device in found)
-    return [name for name in names if name.startswith(incomplete)]
+    return [name for name in names if name.startswith(incomplete) and _OFFERED.fullmatch(name)]
 
 
 Name = Annotated[
@@ -187,8 +194,11 @@ def _await(work: Coroutine[Any, Any, T]) -> T:
 
 async def find_all(configured: Sequence[Device], seconds: float) -> list[Device]:
     """Every known device; a network without multicast costs a word on stderr and no more."""
-    from fedconsole.fleet.finding import find
+    from fedconsole.fleet.device import ONE_IDENTITY
+    from fedconsole.fleet.finding import copies, find
 
+    if places := copies():
+        say(ONE_IDENTITY.format(why=places))
     try:
         return await find(configured, seconds)
     except OSError as error:
@@ -215,7 +225,8 @@ async def _device(name: str, config: Path | None) -> Device:
         if name in (device.name, *device.places)
         or (device.device_id or "").startswith(name.replace("-", "").upper())
     ]
-    match matches:
+    # Anybody may announce a name, or answer at an address: whose key is known here is meant first.
+    match [device for device in matches if device.is_paired] or matches:
         case [device]:
             return device
         case []:
@@ -239,10 +250,8 @@ def _silent(greeting: Greeting) -> FedconsoleError:
     device = greeting.device
     if greeting.failure is not None:
         return greeting.failure
-    return RefusedError(
-        f"{device.name} at {device.address} does not answer: {greeting.reason}; "
-        "is it on, and does pi-daemon run there?"
-    )
+    where = "" if device.name == device.address else f" at {device.address}"
+    return RefusedError(f"{device.name}{where} does not answer: {greeting.reason}")
 
 
 def _trust(device: Device, greeting: Greeting | None = None) -> str:

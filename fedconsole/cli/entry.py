@@ -12,6 +12,8 @@ _INTERRUPTED = 130
 
 
 def main() -> None:
+    # Where a run stands may be asked at any time: also when there is none yet, or none any more.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     # From the first moment on: most of a start is imports, and a traceback of one helps nobody.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)

@@ -113,7 +113,7 @@ def crash(run: str) -> EngineCrashedError:
         say("\n".join(tail))
     return EngineCrashedError(
         f"the engine of run {run} ended without a last word; its log is {log}; "
-        f"finished rounds are kept: fedconsole runs show {run}"
+        f"finished rounds are kept, and the run can go on after them: fedconsole resume {run}"
     )
 
 
@@ -191,6 +191,7 @@ def _status_on_request() -> Iterator[Callable[[dict[str, Any]], None]]:
         yield take
     finally:
         loop.remove_signal_handler(signal.SIGUSR1)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 @contextmanager

@@ -85,7 +85,19 @@ def _print_csv(rows: Sequence[Row], columns: Sequence[str]) -> None:
     writer.writerow(clean(column, _MOST) for column in columns)
     for row in rows:
         # Numbers with all their digits; what is not known is empty.
-        writer.writerow("" if row[c] is None else _text(row[c]) for c in columns)
+        writer.writerow(_csv_cell(row[c]) for c in columns)
+
+
+def _csv_cell(value: object) -> str:
+    from fedconsole.report import no_formula
+
+    match value:
+        case None:
+            return ""
+        case int() | float():
+            return _text(value)
+        case _:
+            return no_formula(_text(value))
 
 
 def json_text(value: object) -> str:

@@ -258,8 +258,12 @@ def logs(
     if follow and history.is_running(run):
         asyncio.run(_follow_log(run, show))
         return
+    seq = 0
     for line in history.lines(run):
         show(line)
+        seq = line["seq"]
+    if (stalled := history.stall(run, seq)) is not None:
+        show(stalled)
 
 
 async def _follow_log(run: str, show: Callable[[dict[str, Any]], None]) -> None:

@@ -31,11 +31,10 @@ def attach(
     from fedconsole.cli.console import is_plain, wants_full_screen
     from fedconsole.cli.follow import crash, show
     from fedconsole.headless import choose_screen
-    from fedconsole.history import is_running, resolve_one
+    from fedconsole.history import require_running, resolve_one
 
     name = resolve_one(run)
-    if not is_running(name):
-        raise RefusedError(f"run {name} is not running; see fedconsole runs show {name}")
+    require_running(name)
     talks_plainly = is_plain(plain)
     if wants_full_screen(json, talks_plainly, quiet, verbose):
         return _open(name)
@@ -72,8 +71,16 @@ def resume(
     from fedconsole import history
 
     names = history.resolve(run)
-    if len(names) != 1 or history.is_running(names[0]):
+    if len(names) != 1:
         _request(run, "resume")
+        return ExitCode.COMPLETED
+    if history.is_running(names[0]):
+        try:
+            _request(names[0], "resume")
+        except FedconsoleError as error:
+            refusal = FedconsoleError(f"{error}; to join it: fedconsole attach {names[0]}")
+            refusal.exit_code = error.exit_code
+            raise refusal from error
         return ExitCode.COMPLETED
     return _take_up(names[0], json, plain, detach, quiet, verbose)
 
@@ -140,11 +147,12 @@ def _request(reference: str, request: str) -> None:
     from fedconsole import history
 
     words = _IN_WORDS.get(request, request)
-    running = [run for run in history.resolve(reference) if history.is_running(run)]
+    runs = history.resolve(reference)
+    running = [run for run in runs if history.is_running(run)]
+    if not running and reference == "all":
+        raise UsageError(f"no run to {words}; none is running")
     if not running:
-        if reference == "all":
-            raise UsageError(f"no run to {words}; none is running")
-        raise RefusedError(f"run {reference} is not running; there is nothing to {words}")
+        history.require_running(runs[0])
     asyncio.run(_request_all(running, request))
 
 

@@ -69,13 +69,22 @@ class AtTimeout(StrEnum):
     FAIL = "fail"
 
 
+class QuorumOf(StrEnum):
+    """What is counted for a quorum."""
+
+    WORKERS = "workers"
+    """That are here, or have delivered already."""
+    UPDATES = "updates"
+
+
 class RunQuorum(Struct, frozen=True, tag="run.quorum"):
-    """Too few of them; the engine adds what is left of the timer."""
+    """Too few of them, or enough again; the engine adds what is left of the timer."""
 
     have: int
     need: int
+    of: QuorumOf
     phase: RunPhase
-    """Training: they will be too few at the deadline. Waiting: the run stands still for them."""
+    """Training: whether they will be enough at the deadline. Waiting: the run stands still for them."""
     then: AtTimeout
 
 
@@ -129,6 +138,13 @@ class WorkerLost(Struct, frozen=True, tag="worker.lost"):
     reason: str
 
 
+class WorkerStraggler(Struct, frozen=True, tag="worker.straggler"):
+    """It is here, and has not delivered at the round's deadline."""
+
+    worker: str
+    round: int
+
+
 class WorkerUpdate(Struct, frozen=True, tag="worker.update"):
     worker: str
     round: int
@@ -178,6 +194,7 @@ Fact = (
     | WorkerJoined
     | WorkerRejoined
     | WorkerLost
+    | WorkerStraggler
     | WorkerUpdate
     | WorkerRejected
     | Eval

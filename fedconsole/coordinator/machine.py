@@ -174,7 +174,7 @@ def _join(turn: Turn, event: events.WorkerJoined) -> None:
     absent = {name: reason for name, reason in turn.state.absent.items() if name not in here}
     turn.state = replace(turn.state, absent=absent, expected=turn.state.expected - here)
     turn.steer(event.worker)
-    rounds.settle(turn)
+    rounds.welcome(turn, event.worker)
 
 
 def _change_of(member: Member, event: events.WorkerJoined) -> str | None:
@@ -266,7 +266,7 @@ def _expire(turn: Turn, event: events.TimerExpired) -> None:
         case TimerKind.GATHERING:
             rounds.begin_or_fail(turn)
         case TimerKind.ROUND:
-            rounds.close_or_wait(turn)
+            rounds.reach_deadline(turn)
         case TimerKind.EVALUATION:
             closing.give_up_evaluations(turn)
         case TimerKind.QUORUM:

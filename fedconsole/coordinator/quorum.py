@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from fedconsole.coordinator import facts
-from fedconsole.coordinator.facts import AtTimeout
+from fedconsole.coordinator.facts import AtTimeout, QuorumOf
 from fedconsole.coordinator.phases import IllegalRequest, RunPhase
 from fedconsole.coordinator.state import PartStatus, RunState, TimerKind
 from fedconsole.coordinator.turn import Turn
@@ -17,28 +17,39 @@ MAX_FAILURES = 2
 
 def warn(turn: Turn) -> None:
     """Say when the workers that are left in an open round are too few; the deadline decides."""
+    state = turn.state
+    is_training = state.open_round is not None and state.phase is RunPhase.TRAINING
+    if is_training and num_in_round(turn) < state.need:
+        announce_workers(turn)
+
+
+def num_in_round(turn: Turn) -> int:
+    """Workers whose update of the open round is there, or may be before its deadline."""
     round_ = turn.state.open_round
-    if round_ is None or turn.state.phase is not RunPhase.TRAINING:
-        return
-    have = sum(
+    parts = round_.parts if round_ else {}
+    return sum(
         part.status is PartStatus.DELIVERED
         or (part.status is not PartStatus.OUT and turn.is_connected(worker))
-        for worker, part in round_.parts.items()
+        for worker, part in parts.items()
     )
-    if have < turn.state.need:
-        then = AtTimeout(turn.state.plan.on_quorum_loss)
-        turn.announce(facts.RunQuorum(have, turn.state.need, turn.state.phase, then))
+
+
+def announce_workers(turn: Turn) -> None:
+    """Say how many workers an open round has, while it trains."""
+    state = turn.state
+    then = AtTimeout(state.plan.on_quorum_loss)
+    have, of = num_in_round(turn), QuorumOf.WORKERS
+    turn.announce(facts.RunQuorum(have, state.need, of, state.phase, then))
 
 
 def announce_wait(turn: Turn) -> None:
     state = turn.state
+    of = QuorumOf.UPDATES if state.open_round else QuorumOf.WORKERS
+    have, need, then = state.have, state.need, AtTimeout.FAIL
     if state.is_regathering and state.open_round is None:
-        is_enough = state.num_connected >= state.need
-        have, need = state.num_connected, len(state.members)
-        then = AtTimeout.FEWER if is_enough else AtTimeout.WAIT
-    else:
-        have, need, then = state.have, state.need, AtTimeout.FAIL
-    turn.announce(facts.RunQuorum(have, need, state.phase, then))
+        then = AtTimeout.FEWER if have >= need else AtTimeout.WAIT
+        need = len(state.members)
+    turn.announce(facts.RunQuorum(have, need, of, state.phase, then))
 
 
 def wait_longer(turn: Turn) -> None:

@@ -149,6 +149,19 @@ def carry_on(turn: Turn) -> None:
     settle(turn)
 
 
+def welcome(turn: Turn, worker: str) -> None:
+    """Go on with a worker that has come. The one that makes up the quorum of an open round which waits
+    trains it again, and has its whole time for that."""
+    state = turn.state
+    part = state.open_round.parts.get(worker) if state.open_round else None
+    trains_again = part is not None and part.is_working and state.phase is RunPhase.WAITING
+    if trains_again and quorum.num_in_round(turn) >= state.need:
+        carry_on(turn)
+        quorum.announce_workers(turn)
+    else:
+        settle(turn)
+
+
 # Answers of the cohort
 
 
@@ -156,7 +169,9 @@ def deliver(turn: Turn, event: events.UpdateDelivered) -> None:
     round_ = turn.state.round
     part = round_.parts.get(event.worker) if round_ else None
     accept = commands.AcceptUpdate(event.worker, event.round, event.attempt)
-    if round_ is None or event.round != round_.number:
+    if round_ is not None and event.round < round_.number:
+        refuse(turn, event, too_late(event.round))
+    elif round_ is None or event.round != round_.number:
         refuse(turn, event, f"round {event.round} is not open")
     elif part is None:
         refuse(turn, event, f"{event.worker} is not in the cohort of round {event.round}")
@@ -191,7 +206,7 @@ def deliver(turn: Turn, event: events.UpdateDelivered) -> None:
 def _mismatch(state: RunState, part: Part, event: events.UpdateDelivered) -> str | None:
     """Why an update of a worker of the last round's cohort does not count; None: it does."""
     if state.open_round is None or state.phase is RunPhase.ABORTING:
-        return f"too late: round {event.round} is closed"
+        return too_late(event.round)
     if part.status is PartStatus.OUT:
         return f"{event.worker} is out of round {event.round}"
     # An older attempt had the same inputs, so its update is the same.
@@ -209,6 +224,10 @@ def _mismatch(state: RunState, part: Part, event: events.UpdateDelivered) -> str
     if not 1 <= event.num_examples <= most:
         return f"num_examples is {event.num_examples}, expected 1 to {most}"
     return None
+
+
+def too_late(round_number: int) -> str:
+    return f"too late: round {round_number} is closed"
 
 
 def refuse(turn: Turn, event: events.UpdateDelivered | events.UpdateRejected, reason: str) -> None:
@@ -319,6 +338,20 @@ def _begin(turn: Turn) -> None:
         return
     turn.announce(facts.RunStarted(1))
     next_round(turn)
+
+
+def reach_deadline(turn: Turn) -> None:
+    """Name the stragglers, each once a round; whoever is lost was named already."""
+    if (round_ := turn.state.open_round) is not None:
+        late = {
+            worker: replace(part, is_late=True)
+            for worker, part in round_.parts.items()
+            if turn.is_connected(worker) and not (part.has_answered or part.is_late)
+        }
+        turn.put_round(replace(round_, parts={**round_.parts, **late}))
+        for worker in late:
+            turn.announce(facts.WorkerStraggler(worker, round_.number))
+    close_or_wait(turn)
 
 
 def close_or_wait(turn: Turn) -> None:

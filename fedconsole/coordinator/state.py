@@ -70,6 +70,8 @@ class Part(Struct, frozen=True, kw_only=True):
     attempt: int = 0
     """How often the round was sent to this worker."""
     num_failures: int = 0
+    is_late: bool = False
+    """It had not delivered at the deadline."""
     update: Update | None = None
 
     @property

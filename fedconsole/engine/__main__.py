@@ -36,7 +36,7 @@ async def carry(request: EngineRequest, ready: int) -> ExitCode:
         names=loop.create_future(),
     )
     session = Session(job, is_dry_run=request.dry_run, search_s=request.search_s)
-    control = ControlServer(store, session.request)
+    control = ControlServer(store, session.request, session.standstill)
     await control.start()
     os.write(ready, b"!")
     os.close(ready)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -57,7 +58,37 @@ class _Receiving:
     update: m.Update
     incoming: Incoming
     path: Path
-    file: BinaryIO
+    file: BinaryIO | None = None
+    failure: OSError | None = None
+    """What this machine's disk said first; the rest of the bytes are let go."""
+
+    def open(self) -> None:
+        try:
+            # Without a buffer that is written when nobody looks.
+            self.file = self.path.open("xb", buffering=0)
+        except OSError as error:
+            self.failure = error
+
+    def write(self, payload: memoryview) -> None:
+        if self.file is None:
+            return
+        try:
+            while payload:
+                payload = payload[self.file.write(payload) :]
+        except OSError as error:
+            self.failure = error
+            self.drop()
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+    def drop(self) -> None:
+        """Leave nothing of it."""
+        self.close()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +97,12 @@ class Listener:
 
     status: Callable[[m.DeviceStatus], None]
     batches: Callable[[m.Batches], None]
-    round_failed: Callable[[m.RoundFailed], None]
+    round_failed: Callable[[Connection, m.RoundFailed], None]
     telemetry: Callable[[m.Telemetry], None]
     log: Callable[[m.Log], None]
-    update: Callable[[Connection, m.Update, Path], None]
-    """With the connection that it came on, and the file that holds the bytes; the listener owns it."""
+    update: Callable[[Connection, m.Update, Path, OSError | None], None]
+    """With the connection that it came on, and the file that holds the bytes; the listener owns it. There is
+    none where this machine's disk has refused it."""
     update_path: Callable[[m.Update], Path]
     """Where the bytes are to land: a name that is not used yet. Raises ProtocolError: it is not wanted."""
 
@@ -142,8 +174,7 @@ class Connection:
                 if not answer.done():
                     answer.set_exception(LinkClosed("the connection ended before the answer"))
             for receiving in self._receiving.values():
-                receiving.file.close()
-                receiving.path.unlink(missing_ok=True)
+                receiving.drop()
 
     async def ask(self, command: Callable[[str], m.Command], kind: type[A]) -> A:
         """Send a command, made from its new `cmd_id`, and await its answer.
@@ -155,6 +186,8 @@ class Connection:
         """
         cmd_id = f"{self._prefix}-{next(self._ids)}"
         answer: asyncio.Future[m.Answer] = asyncio.get_running_loop().create_future()
+        # Whoever asked may have been cancelled when the connection's end is told.
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._answers[cmd_id] = answer
         try:
             await self._send(encode(command(cmd_id)))  # type: ignore[arg-type]
@@ -235,7 +268,7 @@ class Connection:
             case m.Update():
                 self._expect(message)
             case m.RoundFailed():
-                self._listener.round_failed(message)
+                self._listener.round_failed(self, message)
             case m.Telemetry():
                 self._listener.telemetry(message)
             case m.Log():
@@ -247,16 +280,15 @@ class Connection:
 
     def _expect(self, update: m.Update) -> None:
         incoming = self._incoming.announce(update.parameters, MAX_MODEL_BYTES)
-        path = self._listener.update_path(update)
-        self._receiving[update.parameters.transfer] = _Receiving(
-            update, incoming, path, path.open("xb")
-        )
+        receiving = _Receiving(update, incoming, self._listener.update_path(update))
+        receiving.open()
+        self._receiving[update.parameters.transfer] = receiving
 
     def _take_chunk(self, frame: bytes) -> None:
         incoming, payload = self._incoming.feed(frame)
         receiving = self._receiving[incoming.blob.transfer]
-        receiving.file.write(payload)
+        receiving.write(payload)
         if incoming.is_complete:
             del self._receiving[incoming.blob.transfer]
-            receiving.file.close()
-            self._listener.update(self, receiving.update, receiving.path)
+            receiving.close()
+            self._listener.update(self, receiving.update, receiving.path, receiving.failure)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ _LINES_AT_ONCE = 500
 
 RequestHandler = Callable[[str], None]
 """Carries out one of the operator's requests; raises FedconsoleError when it is not legal now."""
+Standstill = Callable[[], str | None]
+"""Why the run stands still although nobody has paused it; None: it does not."""
 
 
 def socket_path(run_id: str) -> Path:
@@ -32,9 +35,12 @@ def socket_path(run_id: str) -> Path:
 class ControlServer:
     """The engine's side; one per run."""
 
-    def __init__(self, store: RunStore, handle: RequestHandler) -> None:
+    def __init__(
+        self, store: RunStore, handle: RequestHandler, standstill: Standstill = lambda: None
+    ) -> None:
         self._store = store
         self._handle = handle
+        self._standstill = standstill
         self._grown = asyncio.Event()
         self._is_closing = False
         self._last_words: Row | None = None
@@ -76,6 +82,8 @@ class ControlServer:
             request = json.loads(await reader.readline())
             if request["request"] == "events":
                 await self._send_lines(writer, int(request["first_seq"]))
+            elif request["request"] == "standstill":
+                await self._send(writer, {"ok": True, "standstill": self._standstill()})
             else:
                 await self._answer(writer, str(request["request"]))
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -90,6 +98,9 @@ class ControlServer:
             self._handle(request)
         except FedconsoleError as error:
             answer = {"ok": False, "reason": str(error), "exit_code": error.exit_code}
+        await self._send(writer, answer)
+
+    async def _send(self, writer: asyncio.StreamWriter, answer: Line) -> None:
         writer.write(json.dumps(answer).encode() + b"\n")
         await writer.drain()
 
@@ -117,8 +128,19 @@ class ControlServer:
     async def _send_unwritten(self, writer: asyncio.StreamWriter, seq: int, row: Row) -> None:
         """Tell this reader what the journal cannot take."""
         line = make_line(self._store.run_id, seq, time_ms(), row.type, json.dumps(row.fields))
-        writer.write(json.dumps(line).encode() + b"\n")
-        await writer.drain()
+        await self._send(writer, line)
+
+
+def standstill(run_id: str, seconds: float) -> str | None:
+    """Why a run stands still; None: it does not, or nobody answers within so many seconds."""
+    with socket.socket(socket.AF_UNIX) as link, suppress(OSError, ValueError):
+        link.settimeout(seconds)
+        link.connect(str(socket_path(run_id)))
+        link.sendall(_request({"request": "standstill"}))
+        with link.makefile("rb") as answer:
+            reason: str | None = json.loads(answer.readline()).get("standstill")
+            return reason
+    return None
 
 
 class ControlLink:

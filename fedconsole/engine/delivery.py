@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from fedconsole.coordinator.events import UpdateDelivered, UpdateRejected
+from fedconsole.coordinator.rounds import too_late
 from fedconsole.engine.connection import Connection
+from fedconsole.engine.ledger import RETRY_S
 from fedconsole.engine.store import Row
 from fedconsole.engine.worker import Captured, Job, Reports
 from pi_daemon.durable import sync
@@ -22,22 +26,40 @@ async def deliver_or_hang_up(
     worker_id: str,
     update: Update,
     path: Path,
+    failure: OSError | None,
 ) -> None:
     """Check an update that came over this connection, and report it.
 
-    Where the bytes were spoilt on the way, or the disk refuses, the connection is closed: the device
-    keeps its update until that is taken, and sends it again over the next one. What could not be
-    synced is never synced again, as the kernel may have dropped it.
+    Where the bytes were spoilt on the way the connection is closed: the device keeps its update until
+    that is taken, and sends it again over the next one. Where the disk refuses (`failure`: it has already),
+    so it is as soon as there is room. What could not be synced is never synced again, as the kernel may have
+    dropped it.
     """
     try:
+        if failure is not None:
+            raise failure
         await deliver(job, reports, worker_id, update, path)
     except TransferError as error:
         await connection.reject(error)
     except OSError as error:
-        path.unlink(missing_ok=True)
-        text = f"cannot keep the update of round {update.round}: {error}; it has to be sent again"
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        text = (
+            f"this machine cannot keep the update of round {update.round}: {error.strerror}; "
+            "it is asked for again when there is room"
+        )
         reports.note(Row("warning", {"text": text, "worker": worker_id}))
+        await _wait_for_room(path.parent, update.parameters.size)
         await connection.give_up()
+
+
+async def _wait_for_room(folder: Path, num_bytes: int) -> None:
+    """At least once as long as other attempts to write wait: not every refusal is for want of room."""
+    while True:
+        await asyncio.sleep(RETRY_S)
+        with suppress(OSError):
+            if shutil.disk_usage(folder).free > num_bytes:
+                return
 
 
 async def deliver(
@@ -76,7 +98,7 @@ async def deliver(
     except (TensorError, FileNotFoundError) as error:
         # Files of a round that has closed meanwhile are gone.
         is_late = isinstance(error, FileNotFoundError)
-        reason = f"too late: round {update.round} is closed" if is_late else str(error)
+        reason = too_late(update.round) if is_late else str(error)
         path.unlink(missing_ok=True)
         reports.event(UpdateRejected(worker_id, update.round, update.attempt, reason))
         return

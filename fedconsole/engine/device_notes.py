@@ -104,6 +104,10 @@ class DeviceNotes:
         self._note = note
         self._buckets = {kind: Bucket(limit) for kind, limit in LIMITS.items()}
         self._telling: asyncio.TimerHandle | None = None
+        self._round = 0
+        """The one whose losses came last."""
+        self._num_told = 0
+        """Its losses from the first one on that have come."""
         self.worries: list[str] = []
         """What the newest telemetry says against training there."""
         self.has_measured = asyncio.Event()
@@ -132,14 +136,26 @@ class DeviceNotes:
             self._note("worker.phase", round=status.round, phase=_PHASES[status.state])
 
     def take_batches(self, batches: m.Batches) -> None:
-        if batches.run == self._job.run_id and self.admit(Kind.LOSS, len(batches.losses)):
+        """A device tells all losses of its round again over a new link, and under a new attempt."""
+        if batches.run != self._job.run_id or not self._job.names.done():
+            return  # where names are not known yet the round's new attempt is still to come
+        if batches.round != self._round:
+            self._round, self._num_told = batches.round, 0
+        first = max(batches.first, self._num_told)
+        losses = batches.losses[first - batches.first :]
+        if losses and self.admit(Kind.LOSS, len(losses)):
             self._note(
                 "worker.batches",
                 round=batches.round,
-                first=batches.first,
+                first=first,
                 batches=batches.num_batches,
-                losses=batches.losses,
+                losses=losses,
             )
+        self._num_told = max(self._num_told, first + len(losses))
+
+    def train_anew(self) -> None:
+        """What the device had of its round is lost: it trains the same batches again."""
+        self._num_told = 0
 
     def take_telemetry(self, telemetry: m.Telemetry) -> None:
         ahead_s = None if telemetry.clock is None else telemetry.clock - time.time()

@@ -39,7 +39,7 @@ def take_up_engine(run_id: str, *, search_s: float = 0.0) -> subprocess.Popen[by
     """Start another engine for a run whose own is gone; returns as `start_engine` does.
 
     Raises:
-        RefusedError: the run has ended, is running, or never began.
+        RefusedError: the run has ended, is running, is being taken up, or never began.
         EngineCrashedError, StorageError: as `start_engine`; the journal is damaged.
     """
     from fedconsole import history
@@ -48,13 +48,24 @@ def take_up_engine(run_id: str, *, search_s: float = 0.0) -> subprocess.Popen[by
     created = next(history.lines(run_id, types=["run.created"]), None)
     if summary is None or created is None:
         raise RefusedError(f"run {run_id} never began: there is nothing to go on with")
+    resumed_already = RefusedError(
+        f"run {run_id} is resumed already; to join it: fedconsole attach {run_id}"
+    )
+    if summary.state.is_going:
+        raise resumed_already
     if summary.state is not history.RunState.CRASHED:
         raise RefusedError(
             f"run {run_id} is not running: it is {summary.state}; only one whose engine is gone can be "
             f"taken up. {_what_else(summary)}"
         )
     plan = _plan(summary)
-    return start_engine(run_id, plan, goes_on_in=created.get("folder", "."), search_s=search_s)
+    folder = created.get("folder", ".")
+    try:
+        return start_engine(run_id, plan, goes_on_in=folder, search_s=search_s)
+    except EngineCrashedError:
+        if history.is_carried(run_id):
+            raise resumed_already from None
+        raise
 
 
 def _what_else(summary: RunSummary) -> str:

@@ -14,7 +14,7 @@ import msgspec
 from fedconsole.coordinator import commands as c
 from fedconsole.coordinator import events as e
 from fedconsole.coordinator import facts, machine
-from fedconsole.coordinator.state import Outcome, RunState
+from fedconsole.coordinator.state import Outcome, RunState, TimerKind
 from fedconsole.engine.chores import Chores
 from fedconsole.engine.fact_lines import FactLines, created_row
 from fedconsole.engine.ledger import RETRY_S, Ledger
@@ -275,7 +275,16 @@ class Session:
             self._is_aborted_early.set()
             self.event(event)  # the machine's first, as soon as it is there
         else:
-            raise RefusedError(f"cannot {name}: the task is still being captured")
+            is_second = name == "resume" and self._is_taken_up
+            why = "it is resumed already" if is_second else "its task is still being captured"
+            raise RefusedError(f"cannot {name} the run: {why}")
+
+    def standstill(self) -> str | None:
+        """Why the run stands still, where its disk is why."""
+        timer = self._state.timer if self._state else None
+        if timer is not None and timer.kind is TimerKind.STORAGE:
+            return f"round {self.num_rounds + 1} cannot be saved"
+        return self._store.refusal
 
     def event(self, event: e.Event) -> None:
         self._events.put_nowait(event)

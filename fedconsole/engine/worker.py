@@ -16,6 +16,7 @@ from fedconsole.coordinator.commands import SendRound, WorkerCommand
 from fedconsole.coordinator.events import Event
 from fedconsole.coordinator.plan import Plan
 from fedconsole.engine.store import Row, RunStore
+from fedconsole.fleet.device import ONE_IDENTITY
 from pi_daemon.protocol.graphs import OptimizerSpec
 from pi_daemon.protocol.messages import Evaluated, Hello, Prepared
 from pi_daemon.protocol.operators import OPERATORS_DIGEST
@@ -113,10 +114,7 @@ class Job:
         if there not in (address, before):
             if boot_id == hello.boot_id:
                 raise Refusal(f"{address} is the same device as {there}; name it once")
-            raise Refusal(
-                f"the devices at {address} and {there} have one identity, as after copying an SD card: "
-                "stop pi-daemon on one of them, delete its state folder, and start it again"
-            )
+            raise Refusal(ONE_IDENTITY.format(why=f"{address} and {there}"))
         self.places[hello.id] = address, hello.boot_id
 
     def name_of(self, hello: Hello) -> str:

@@ -192,7 +192,11 @@ class WorkerLink:
                 await self._release(connection)
                 raise
             self._connection, self._tasks = connection, tasks
-            status = connection.status or theirs.status
+            status = connection.status
+            assert status is not None
+            working_on = status.round if status.run == self._job.run_id else None
+            if working_on is None:
+                self.notes.train_anew()
             self._warn_of_other_torch(theirs)
             self._has_joined = True
             self._reports.event(
@@ -202,7 +206,7 @@ class WorkerLink:
                     device_id=theirs.id,
                     num_examples=prepared.num_examples,
                     num_holdout=prepared.num_holdout,
-                    working_on=status.round if status and status.run == self._job.run_id else None,
+                    working_on=working_on,
                 )
             )
             while True:
@@ -278,9 +282,7 @@ class WorkerLink:
             reason = clean(str(error))
             match command:
                 case c.SendRound() if error.limit is not None:
-                    # What a run has used only grows: it would be refused again.
-                    await self._release(connection)
-                    raise Refusal(reason) from error
+                    await self._leave(connection, reason)
                 case c.SendRound(round=number, attempt=attempt):
                     self._fail(number, attempt, reason)
                 case c.ResumeWorker(round=number):
@@ -293,6 +295,11 @@ class WorkerLink:
                     pass  # the device has forgotten the update already
                 case _:
                     assert_never(command)
+
+    async def _leave(self, connection: Connection, reason: str) -> None:
+        """Raises Refusal. What a run has used only grows: the device would refuse again."""
+        await self._release(connection)
+        raise Refusal(reason)
 
     def _fail(self, round_number: int, attempt: int, reason: str) -> None:
         self._reports.event(e.TrainingFailed(self.worker_id, round_number, attempt, reason))
@@ -364,9 +371,16 @@ class WorkerLink:
     def _note(self, line_type: str, **fields: Any) -> None:
         self._reports.note(Row(line_type, {"worker": self.worker_id, **fields}))
 
-    def _take_failure(self, failed: m.RoundFailed) -> None:
-        if self.notes.admit(Kind.STATE):
-            self._fail(failed.round, failed.attempt, clean(failed.reason))
+    def _take_failure(self, connection: Connection, failed: m.RoundFailed) -> None:
+        if not self.notes.admit(Kind.STATE):
+            return
+        self.notes.train_anew()
+        reason = clean(failed.reason)
+        if failed.limit is None:
+            self._fail(failed.round, failed.attempt, reason)
+        elif self._tasks is not None:
+            self._tasks.create_task(self._leave(connection, reason))
+        # Else it comes back over its limit: what it is asked next is refused.
 
     def _update_path(self, update: m.Update) -> Path:
         """Where the bytes of an update are to land.
@@ -378,8 +392,12 @@ class WorkerLink:
             raise ProtocolError("more updates than this run has asked for")
         return self._job.store.new_update_path(update.round, self.worker_id)
 
-    def _take_update(self, connection: Connection, update: m.Update, path: Path) -> None:
+    def _take_update(
+        self, connection: Connection, update: m.Update, path: Path, failure: OSError | None
+    ) -> None:
         assert self._deliveries is not None
         self._deliveries.create_task(
-            deliver_or_hang_up(connection, self._job, self._reports, self.worker_id, update, path)
+            deliver_or_hang_up(
+                connection, self._job, self._reports, self.worker_id, update, path, failure
+            )
         )

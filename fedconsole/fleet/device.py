@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
+from typing import Final
 
 from fedconsole.errors import UsageError
 from pi_daemon.protocol.limits import PORT
+
+ONE_IDENTITY: Final = (
+    "the devices at {why} have one identity, as after copying an SD card: stop pi-daemon on one of them, "
+    "delete its state folder, and start it again"
+)
 
 
 class Source(StrEnum):
@@ -51,6 +57,20 @@ def is_loopback(address: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_same_place(one: str, other: str) -> bool:
+    """Whether two addresses of `parse_address` name one place, however they are spelled."""
+    return _canonical(one) == _canonical(other)
+
+
+def _canonical(address: str) -> tuple[str, str]:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        return str(ip_address("127.0.0.1" if host == "localhost" else host)), port
+    except ValueError:
+        return host, port
 
 
 def reachable(listened: str) -> str:

@@ -70,6 +70,14 @@ def places_of(device_id: str, found: Iterable[Device]) -> list[str]:
     return [d.address for d in found if d.device_id and device_id.startswith(d.device_id)]
 
 
+def copies() -> str:
+    """Where daemons of this machine share an identity: names and addresses, "" if none do."""
+    by_id: dict[str | None, list[str]] = {}
+    for device in _local():
+        by_id.setdefault(device.device_id, []).append(f"{device.address} ({device.name})")
+    return "; ".join(" and ".join(places) for places in by_id.values() if len(places) > 1)
+
+
 def _is_about(hint: Device, device: KnownDevice) -> bool:
     if hint.device_id is None:
         return hint.address in device.addresses

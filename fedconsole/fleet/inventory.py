@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fedconsole.errors import IdentityChangedError, NotPairedError
-from fedconsole.fleet.device import Device
+from fedconsole.fleet.device import ONE_IDENTITY, Device
 from pi_daemon.protocol.text import clean
 
 # The first frame of the console does not wait for the protocol.
@@ -48,6 +48,7 @@ class Hindrance(StrEnum):
     NO_MULTICAST = "no multicast here ({why}): add devices by address with +"
     NO_REGISTRY = "devices on this machine are not found: {why}"
     OWN_FILES = "no paired device can be reached: {why}"
+    ONE_IDENTITY = ONE_IDENTITY
     TOO_MANY = "more than {why} devices: the others are not shown"
     STOPPED = "the search for devices has stopped ({why}): quit and start fedconsole again"
 
@@ -66,7 +67,8 @@ class DeviceRecord:
     """One device; `version` grows with each change."""
 
     key: str
-    """An address at which it was expected: where a device is tells two of one name apart."""
+    """An address at which it was expected: where a device is tells two of one name apart. Its id, if
+    another paired device has all its addresses."""
     device: Device
     name: str
     place: str
@@ -125,7 +127,9 @@ class Inventory:
         if len(self.records) >= MAX_DEVICES:
             self.hindered(Hindrance.TOO_MANY, MAX_DEVICES)
             return None
-        key = next((place for place in device.places if place not in self.records), None)
+        free = (place for place in device.places if place not in self.records)
+        # Two paired devices may have answered at the same places, one after the other.
+        key = next(free, device.device_id if device.is_paired else None)
         if key is None:
             return None
         record = DeviceRecord(key, device, clean(device.name, 64), device.address)

@@ -76,7 +76,7 @@ async def _greet_in_time(device: Device, timeout_s: float) -> Greeting:
         async with asyncio.timeout(timeout_s):
             return await _greet(device)
     except TimeoutError:
-        reason = f"no answer within {timeout_s:g} s"
+        reason = f"no answer within {timeout_s:g} s; is it on, and in this network?"
     except NotPairedError as error:
         reason, failure = str(error), error
     except (RefusedError, StorageError):

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from fedconsole.dialling import LINK_ERRORS, Link, console_hello, dial, exchange_hellos, in_words
 from fedconsole.errors import FedconsoleError, RefusedError, StorageError
 from fedconsole.fleet.device import Device, Source, parse_address
-from fedconsole.fleet.finding import find
+from fedconsole.fleet.finding import copies, find
 from fedconsole.fleet.inventory import Hindrance, Inventory
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.codec import decode_from_daemon
@@ -73,12 +73,19 @@ class Watcher:
         while True:
             try:
                 self._show_all(await self._find())
+                self._tell_copies(copies())
                 self._inventory.hindrances.pop(Hindrance.NO_REGISTRY, None)
             except FedconsoleError as error:
                 self._inventory.hindered(Hindrance.NO_REGISTRY, error)
             finally:
                 self._inventory.is_searched |= self._search_s <= 0
             await asyncio.sleep(_QUICK_SEARCH_S)
+
+    def _tell_copies(self, places: str) -> None:
+        if places:
+            self._inventory.hindered(Hindrance.ONE_IDENTITY, places)
+        else:
+            self._inventory.hindrances.pop(Hindrance.ONE_IDENTITY, None)
 
     async def _search_around(self) -> None:
         from fedconsole.fleet import mdns
@@ -108,16 +115,24 @@ class Watcher:
         paired = {device.device_id for device in found if device.is_paired}
         placed = {place for device in found if device.is_paired for place in device.places}
         strangers = {device.address for device in found if not device.is_paired}
+        # A stranger that was there first hides no paired device: its row tells who answers there.
+        wanted = {
+            place
+            for device in found
+            if device.is_paired and self._inventory.record_of(device) is None
+            for place in device.places
+        }
         for key, record in list(self._inventory.records.items()):
             if record.device.is_paired:
                 is_over = record.device.device_id not in paired
             else:
-                is_over = key not in strangers and (key in placed or record.is_refused)
+                is_gone = key not in strangers and (key in placed or record.is_refused)
+                is_over = is_gone or key in wanted
             if is_over:
                 self._hide(key)
         if not paired:
             self._own_files_are_good()
-        for device in found:
+        for device in sorted(found, key=lambda device: not device.is_paired):
             self._show(device)
 
     def _show(self, device: Device) -> None:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from fedconsole import paths
 from fedconsole.errors import RefusedError, StorageError
+from fedconsole.fleet.device import is_same_place
 from fedconsole.trust.folders import locked, require_private
 from pi_daemon.protocol.pairing import ConsoleRole
 from pi_daemon.trust.keys import ID_LENGTH, write_privately
@@ -57,8 +58,13 @@ class KnownDevices:
 
     def at(self, address: str) -> KnownDevice | None:
         """The one that answered there last, as far as is known here."""
-        there = [device for device in self.all if address in device.addresses]
-        return min(there, key=lambda device: device.addresses.index(address), default=None)
+        there = [
+            (rank, device)
+            for device in self.all
+            for rank, place in enumerate(device.addresses)
+            if is_same_place(place, address)
+        ]
+        return min(there, key=lambda found: found[0])[1] if there else None
 
     def named(self, text: str) -> list[KnownDevice]:
         """Those whose name or address this is, else those whose id begins with it."""

@@ -34,7 +34,7 @@ _MIN_POINTS: Final = 200
 _MAX_ALARMS: Final = 500
 _MANY_WORKERS: Final = 50
 """With more, the log has no line for their batches."""
-_OF_WORKERS: Final = {"joined", "rejoined", "lost", "phase", "update", "rejected"}
+_OF_WORKERS: Final = {"joined", "rejoined", "lost", "phase", "straggler", "update", "rejected"}
 _OUTCOMES: Final = {
     "completed": RunPhase.COMPLETED,
     "aborted": RunPhase.ABORTED,
@@ -162,9 +162,10 @@ class RunModel:
         return min(1.0, done / total)
 
     def eta_s(self, now: datetime) -> tuple[float, float] | None:
-        """Seconds to the end and their spread; None before one round is done."""
+        """Seconds to the end and their spread; None before one round is done, and while the run waits."""
         total = self.num_rounds
-        if total is None or self.is_finished:
+        stands_still = self.phase is RunPhase.WAITING or bool(self.stalled)
+        if total is None or self.is_finished or stands_still:
             return None
         return self.round_times.left_s(max(0, total - self.num_finished), now)
 
@@ -228,6 +229,9 @@ class RunModel:
                     self.round_times.pause(now)
             case "stopping":
                 self.is_stopping = True
+            case "quorum" if line["have"] >= line["need"]:
+                self.phase = RunPhase.TRAINING
+                self._forget_quorum()
             case "quorum":
                 self.have, self.need = line["have"], line["need"]
                 self.quorum_seconds_left = line.get("seconds_left")
@@ -322,6 +326,8 @@ class RunModel:
                 row.error = clean(line.get("reason") or "", 200)
                 self.waiting_for.discard(row.name)
                 self._alarm(sentence(line), row.label)
+            case "straggler":
+                row.phase = what
             case "phase":
                 row.phase = clean(line["phase"], 20)
                 if row.phase in ("paused", "waiting"):

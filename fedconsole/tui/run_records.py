@@ -171,7 +171,10 @@ class Attendance:
         self.rounds[number] = dict.fromkeys(cohort, self.AT_WORK)
 
     def note(self, number: int, worker: str, what: str) -> None:
-        self.rounds.setdefault(number, {})[worker] = what
+        cells = self.rounds.setdefault(number, {})
+        # A copy that is rejected says nothing against what was counted.
+        if cells.get(worker) != self.DELIVERED:
+            cells[worker] = what
 
     def close(self, number: int, updates: Sequence[str]) -> None:
         cells = self.rounds.setdefault(number, {})
@@ -209,7 +212,9 @@ def level_of(line: Line, phase: RunPhase) -> Level:
             return _LEVELS.get(line.get("level", ""), Level.INFO)
         case "worker.phase" | "heartbeat":
             return Level.DEBUG
-        case "warning" | "worker.lost" | "run.quorum" | "run.stalled":
+        case "run.quorum" if line["have"] >= line["need"]:
+            return Level.INFO
+        case "warning" | "worker.lost" | "worker.straggler" | "run.quorum" | "run.stalled":
             return Level.WARNING
         case "worker.rejected" if phase is not RunPhase.ABORTING:
             # An abort takes no more updates: those on their way are no trouble.

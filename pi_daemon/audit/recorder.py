@@ -7,7 +7,7 @@ device's state and health, and the commands that only keep a lease or end an upd
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -50,8 +50,11 @@ class Recorder:
         """That were not answered yet, by link and `cmd_id`."""
         self._round: Entry = {}
         """Run and number of the round whose losses are told."""
-        self._losses: Counter[int] = Counter()
-        """Told to each link of that round."""
+        self._told_losses: dict[str, int] = {}
+        """By console: which losses of that round it was told, a bit for each. It may hear them on
+        several links, and again after a reconnect: what left the device is the same."""
+        self._num_noted: dict[str, int] = {}
+        """By console: how many of them have an entry."""
 
     # Links
 
@@ -74,7 +77,7 @@ class Recorder:
         peer = self._peers.get(link)
         if peer is None:
             return []
-        entries = [*self._losses_told(link), _entry("link closed", peer, reason=reason)]
+        entries = [*self._losses_told(peer), _entry("link closed", peer, reason=reason)]
         del self._peers[link]
         for key in [key for key in self._commands if key[0] == link]:
             del self._commands[key]
@@ -97,6 +100,7 @@ class Recorder:
             case TrainModel(start=start):
                 entries = self._all_losses_told()
                 self._round = {"run": start.run, "round": start.round}
+                self._told_losses, self._num_noted = {}, {}
                 return entries
             case Deliver(link=link, start=start, trained=trained) if link in self._peers:
                 sent = _entry(
@@ -109,7 +113,7 @@ class Recorder:
                     num_examples=trained.num_examples,
                     sha256=trained.update_sha256,
                 )
-                return [*self._losses_told(link), sent]
+                return [*self._losses_told(self._peers[link]), sent]
             case _:
                 return []
 
@@ -128,8 +132,9 @@ class Recorder:
 
     def _told_all(self, message: FromDaemon) -> list[Entry]:
         match message:
-            case Batches(losses=losses):
-                self._losses.update(dict.fromkeys(self._peers, len(losses)))
+            case Batches():
+                for peer in self._peers.values():
+                    self._note_losses(peer, message)
             case RoundFailed(run=run, round=number, reason=reason):
                 failed = _entry("round failed", self._controller, run=run, round=number)
                 return [*self._all_losses_told(), failed | {"reason": reason}]
@@ -141,7 +146,7 @@ class Recorder:
     def _told(self, link: int, message: FromDaemon) -> list[Entry]:
         peer = self._peers[link]
         if isinstance(message, Batches):
-            self._losses[link] += len(message.losses)
+            self._note_losses(peer, message)
             return []
         command = self._commands.pop((link, getattr(message, "cmd_id", "")), None)
         match command, message:
@@ -172,14 +177,19 @@ class Recorder:
 
     # Losses: one entry for those of a round, to each console
 
-    def _losses_told(self, link: int) -> list[Entry]:
-        num_losses = self._losses.pop(link, 0)
-        if not num_losses or link not in self._peers:
+    def _note_losses(self, peer: Peer, told: Batches) -> None:
+        these = ((1 << len(told.losses)) - 1) << told.first
+        self._told_losses[peer.id] = self._told_losses.get(peer.id, 0) | these
+
+    def _losses_told(self, peer: Peer) -> list[Entry]:
+        num_told = self._told_losses.get(peer.id, 0).bit_count()
+        if not (num_new := num_told - self._num_noted.get(peer.id, 0)):
             return []
-        return [_entry("losses told", self._peers[link], **self._round, losses=num_losses)]
+        self._num_noted[peer.id] = num_told
+        return [_entry("losses told", peer, **self._round, losses=num_new)]
 
     def _all_losses_told(self) -> list[Entry]:
-        return [entry for link in list(self._losses) for entry in self._losses_told(link)]
+        return [entry for peer in self._peers.values() for entry in self._losses_told(peer)]
 
 
 def _entry(what: str, peer: Peer | None, **fields: Any) -> Entry:

@@ -53,7 +53,8 @@ def audit(
     sums = sums_of(lines)
     print(
         f"{len(shown)} of {len(entries)} lines. Left this device in all: {sums.updates} updates "
-        f"({sums.update_bytes:,} bytes), {sums.evaluations} evaluations, {sums.losses} losses."
+        f"({sums.update_bytes:,} bytes), {sums.evaluations} evaluations, {sums.losses} losses "
+        "(once for each console that was told)."
     )
 
 

@@ -82,12 +82,12 @@ class Allowance:
             too_few or self._over_seconds() or self._over_received(command.model),
         )
 
-    def send_update(self, num_bytes: int) -> str | None:
+    def send_update(self, num_bytes: int) -> Excess | None:
         self._update_bytes = num_bytes
         excess = self._over_sent()
         if excess is None:
             self._sent_bytes += num_bytes
-        return excess.reason if excess else None
+        return excess
 
     # Time
 
@@ -97,10 +97,9 @@ class Allowance:
             self._seconds += now_s - self._since_s
         self._since_s = now_s if is_at_work else None
 
-    def overtime(self) -> str | None:
+    def overtime(self) -> Excess | None:
         """Why the trainer has to stop now, if it has to."""
-        excess = self._over_seconds()
-        return excess.reason if excess else None
+        return self._over_seconds()
 
     # The bounds
 

@@ -22,7 +22,15 @@ from pi_daemon.device.actions import (
 from pi_daemon.device.allowance import Allowance
 from pi_daemon.device.lease import Lease
 from pi_daemon.device.outbox import Outbox
-from pi_daemon.device.refusals import evaluated, lacks_model, misfit, no_state, refused, wrong_state
+from pi_daemon.device.refusals import (
+    Excess,
+    evaluated,
+    lacks_model,
+    misfit,
+    no_state,
+    refused,
+    wrong_state,
+)
 from pi_daemon.device.terms import Peer
 from pi_daemon.device.work import Phase, Round, Work, state_of
 from pi_daemon.protocol.limits import KEEP_UPDATE_S
@@ -247,8 +255,8 @@ class Assignment:
                 round_.keep_until_s = now_s + KEEP_UPDATE_S
             elif now_s >= round_.keep_until_s:
                 self._end_round()
-        elif round_ and round_.phase is Phase.TRAINING and (reason := self._allowance.overtime()):
-            round_.phase, round_.broken_off = Phase.ABORTING, reason
+        elif round_ and round_.phase is Phase.TRAINING and (excess := self._allowance.overtime()):
+            round_.phase, round_.broken_off = Phase.ABORTING, excess
             self._do_control(round_.control(Abort))
 
     def keep_time(self, now_s: float) -> None:
@@ -368,8 +376,8 @@ class Assignment:
     def _deliver(self) -> None:
         round_, link = self._round, self._lease.link
         if round_ and round_.trained and link is not None and link not in round_.delivered_to:
-            if reason := self._allowance.send_update(round_.trained.update_bytes):
-                self._tell_failure(round_, reason)
+            if excess := self._allowance.send_update(round_.trained.update_bytes):
+                self._tell_failure(round_, excess)
                 self._end_round()
                 return
             round_.delivered_to.add(link)
@@ -383,8 +391,8 @@ class Assignment:
         assert self._work is not None
         self._outbox.do(Control(self._work.prepare.worker_id, command))
 
-    def _tell_failure(self, round_: Round, reason: str) -> None:
-        self._failed = round_.failed(reason)
+    def _tell_failure(self, round_: Round, why: str | Excess) -> None:
+        self._failed = round_.failed(why)
         self._outbox.tell(None, self._failed)
 
     def _end_round(self) -> None:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from msgspec.structs import replace
 
 from pi_daemon.device.actions import ControlCommand
+from pi_daemon.device.refusals import Excess
 from pi_daemon.protocol.limits import MAX_LOSSES, MAX_TEXT
 from pi_daemon.protocol.messages import (
     Batches,
@@ -65,7 +66,7 @@ class Round:
     is_paused: bool = False
     losses: list[float | None] = field(default_factory=list)
     trained: RoundTrained | None = None
-    broken_off: str | None = None
+    broken_off: Excess | None = None
     """Why the device itself aborts it."""
     keep_until_s: float = 0.0
     delivered_to: set[int] = field(default_factory=set)
@@ -89,9 +90,10 @@ class Round:
         start = self.start
         return kind(cmd_id="", run=start.run, fence=start.fence, round=start.round)
 
-    def failed(self, reason: str) -> RoundFailed:
+    def failed(self, why: str | Excess) -> RoundFailed:
         start = self.start
-        return RoundFailed(start.run, start.round, start.attempt, reason[:MAX_TEXT])
+        reason, limit = (why.reason, why.limit) if isinstance(why, Excess) else (why, None)
+        return RoundFailed(start.run, start.round, start.attempt, reason[:MAX_TEXT], limit)
 
     def batches(self, first: int) -> Iterator[Batches]:
         """The losses from index `first` on."""

@@ -308,6 +308,8 @@ class RoundFailed(Struct, frozen=True, tag="round.failed"):
     round: Positive
     attempt: Positive
     reason: Text
+    limit: Name | None = None
+    """As of `Refused`: it is over, so that this run gets no further round here."""
 
 
 class Telemetry(Struct, frozen=True, tag="telemetry"):

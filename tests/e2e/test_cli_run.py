@@ -26,7 +26,7 @@ from tests.support.daemons import daemon
 from tests.support.places import redirect
 from tests.unit.test_docs import EXAMPLE
 
-FEDCONSOLE = [sys.executable, "-c", "from fedconsole.cli.main import main; main()"]
+FEDCONSOLE = [sys.executable, "-m", "fedconsole.cli.entry"]
 QUICK = ["--virtual", "1", "--lr", "0.05", "--federate-after-n-batches", "3"]
 ENDLESS = [*QUICK, "--rounds", "100000"]
 
@@ -114,6 +114,23 @@ def test_the_first_ctrl_c_aborts_and_the_run_says_so() -> None:
     assert (lines[-1]["type"], lines[-1]["outcome"]) == ("run.finished", "aborted")
     assert "aborting; the last checkpoint is kept; Ctrl-C again ends at once" in err
     assert Path(lines[-1]["model_path"]).is_file()
+
+
+def test_usr1_before_the_run_has_begun_does_not_end_it() -> None:
+    with started(*QUICK, "--rounds", "1", "--json") as process:
+        # The front end's first handler; it is far from the start of its engine then.
+        while not is_caught(process, signal.SIGTERM):
+            assert process.poll() is None
+        process.send_signal(signal.SIGUSR1)
+        lines, err = rest_of(process)
+    assert (process.returncode, err) == (0, "")
+    assert lines[-1]["outcome"] == "completed"
+
+
+def is_caught(process: subprocess.Popen[str], number: signal.Signals) -> bool:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    [caught] = re.findall(r"^SigCgt:\s+(\w+)$", status, re.MULTILINE)
+    return bool(int(caught, 16) >> number - 1 & 1)
 
 
 def test_usr1_says_where_the_run_stands_and_the_run_goes_on() -> None:
@@ -241,6 +258,7 @@ def test_an_engine_that_is_killed_is_a_crash_and_not_a_failure() -> None:
         _, err = rest_of(process)
     assert process.returncode == 9
     assert f"the engine of run {run} ended without a last word" in err
+    assert f"fedconsole resume {run}" in err
     summary = history.summarize(run)
     assert summary is not None
     assert summary.state is RunState.CRASHED

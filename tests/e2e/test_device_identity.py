@@ -6,15 +6,21 @@ import asyncio
 import os
 import shutil
 import signal
+import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from fedconsole.cli.main import carry_out
 from fedconsole.engine.store import Line
 from fedconsole.errors import ExitCode
 from fedconsole.fleet import mdns
+from fedconsole.fleet.inventory import Hindrance, Inventory
+from fedconsole.fleet.watching import Watcher
 from fedconsole.trust import pairing
+from pi_daemon.discovery import registered_daemons
 from pi_daemon.trust.join import parse_join
 from tests.support.chaos import chaos_proxy
 from tests.support.daemons import RUNTIME, DaemonProcess, daemon
@@ -116,6 +122,34 @@ async def test_two_devices_with_one_identity_are_refused_by_both_addresses(place
     reason = run.last["reason"]
     assert all(address in reason for address in addresses)
     assert "have one identity, as after copying an SD card" in reason
+
+
+async def test_a_copied_identity_takes_no_place_of_the_original_and_is_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / RUNTIME).mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place / RUNTIME))
+    inventory = Inventory()
+
+    async def until(is_so: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not is_so():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    watcher = Watcher(inventory, (), 0, time.monotonic)
+    watching = asyncio.get_running_loop().create_task(watcher.run())
+    async with daemon(place) as alice:
+        shutil.copytree(place / "alice", place / "copy")
+        async with daemon(place, name="copy") as copy:
+            both = f"127.0.0.1:{alice.port} (alice) and 127.0.0.1:{copy.port} (copy)"
+            assert f"alice at 127.0.0.1:{alice.port} has this daemon's identity" in copy.lines[0]
+            assert await asyncio.to_thread(carry_out, ["discover"]) == 0
+            assert f"the devices at {both} have one identity" in capsys.readouterr().err
+            await until(lambda: inventory.hindrances.get(Hindrance.ONE_IDENTITY) == both)
+        [left] = registered_daemons()
+        assert (left.worker_name, left.port) == ("alice", alice.port)
+        await until(lambda: Hindrance.ONE_IDENTITY not in inventory.hindrances)
+    watching.cancel()
 
 
 @pytest.mark.slow

@@ -41,12 +41,15 @@ async def run_on(folder: Path, bounds: str, **changes: object) -> FinishedRun:
         ("max_run_sent = '1K'", "an update of .* bytes after the 0 of before", 0),
         ("max_run_received = '40K'", ".* bytes after the .* of before", None),
         ("max_round_batches = 1", ".* batches in a round", 0),
+        ("max_run_seconds = 1", "this run has computed here for .* s", 0),
     ],
 )
 async def test_a_run_that_has_had_what_the_owner_allows_ends_with_the_reason(
     tmp_path: Path, limit: str, found: str, num_rounds: int | None
 ) -> None:
-    run = await run_on(tmp_path, f"[limits]\n{limit}", rounds=4)
+    # One round would last for minutes where its time is what ends it.
+    changes = {"federate_after_n_batches": 1_000_000} if "seconds" in limit else {}
+    run = await run_on(tmp_path, f"[limits]\n{limit}", rounds=4, **changes)
     assert (run.last["outcome"], run.exit_code) == ("failed", ExitCode.QUORUM_LOST)
     if num_rounds is not None:
         assert run.last["rounds"] == num_rounds
@@ -55,6 +58,9 @@ async def test_a_run_that_has_had_what_the_owner_allows_ends_with_the_reason(
     why = f"{found}; the device's owner allows {num} \\({name}\\)"
     texts = [line["text"] for line in run.of_type("warning")]
     assert re.fullmatch(f"out of this run: {why}", texts[-1])
+    assert not [text for text in texts if "again" in text]
+    [lost] = run.of_type("worker.lost")
+    assert re.fullmatch(why, lost["reason"])
     assert re.fullmatch(
         f"too few workers are left: 0, 1 needed; out of this run: alice: {why}", run.last["reason"]
     )

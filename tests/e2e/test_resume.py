@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fedconsole import history, paths
+from fedconsole.cli.main import carry_out
 from fedconsole.coordinator.plan import Plan
 from fedconsole.engine.control import ControlLink
 from fedconsole.engine.launch import new_run_id, start_engine, take_up_engine
@@ -176,6 +178,36 @@ async def test_a_task_that_has_changed_is_refused_and_the_run_can_still_be_taken
     assert summary.state is history.RunState.CRASHED
     path.write_bytes(content)
     assert await take_up(run) == 0
+
+
+async def test_whoever_resumes_a_run_a_second_time_is_told_how_to_join_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = new_run_id()
+    plan = digits_plan(rounds=100_000)
+    await carry_until(run, plan, lambda line: line["type"] == "round.finished")
+    told = f"is resumed already; to join it: fedconsole attach {run}"
+    at_once = [asyncio.to_thread(take_up_engine, run) for _ in range(2)]
+    [refusal, engine] = sorted(
+        await asyncio.gather(*at_once, return_exceptions=True),
+        key=lambda result: isinstance(result, subprocess.Popen),
+    )
+    assert isinstance(engine, subprocess.Popen)
+    try:
+        assert isinstance(refusal, RefusedError)
+        assert told in str(refusal)
+        # It listens, but its task is still being captured; then it trains.
+        assert await asyncio.to_thread(carry_out, ["resume", run]) == 3
+        assert told in capsys.readouterr().err
+        async with ControlLink.connect(run) as link:
+            async for line in link.events():
+                if line["type"] == "run.restarted":
+                    break
+        assert await asyncio.to_thread(carry_out, ["resume", run]) == 3
+        assert f"to join it: fedconsole attach {run}" in capsys.readouterr().err
+    finally:
+        engine.kill()
+        await asyncio.to_thread(engine.wait)
 
 
 async def test_two_engines_never_carry_one_run() -> None:

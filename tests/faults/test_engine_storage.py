@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from fedconsole import history
 from fedconsole.coordinator.plan import Plan
+from fedconsole.engine.ledger import RETRY_S
 from fedconsole.engine.store import Line
 from fedconsole.errors import ExitCode, FedconsoleError, StorageError
+from tests.support.chaos import chaos_proxy
 from tests.support.daemons import daemon
 from tests.support.disks import (
     ext4_disk,
@@ -23,15 +27,17 @@ from tests.support.disks import (
     mend_disk,
     small_disk,
 )
-from tests.support.engines import Engine, engine, is_round_finished
+from tests.support.engines import Engine, engine, is_round_finished, is_training
 from tests.support.injection import injected, num_open_files, set_max_files
 from tests.support.journal_check import check_run
+from tests.support.networks import assert_losses_told_once
 from tests.support.runs import carry, digits_plan
 from tests.support.terminal import terminal
 
 pytestmark = pytest.mark.timeout(400)
 DISK_BYTES = 4 << 20
 ROUNDS = 4
+SEVERAL_RETRIES_S = 6 * RETRY_S
 
 
 def short_plan() -> Plan:
@@ -57,6 +63,16 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with small_disk(tmp_path / "disk", DISK_BYTES) as folder:
         monkeypatch.setenv("XDG_STATE_HOME", str(folder))
         yield folder
+
+
+async def printed(*command: str) -> str:
+    """What a command of fedconsole writes on stdout."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fedconsole.cli.entry", *command), stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output.decode()
 
 
 async def stop(run: Engine) -> None:
@@ -85,6 +101,10 @@ async def test_every_reader_is_told_that_the_disk_is_full_and_the_run_goes_on_wi
                     line := await headless.stderr.readline()
                 ):
                     assert line
+            [listed] = json.loads(await printed("runs", "list", "-o", "json"))
+            assert (listed["state"], listed["reason"]) == ("stalled", stalled["reason"])
+            *_, last = (await printed("logs", run.run, "--json")).splitlines()
+            assert json.loads(last) | {"time": stalled["time"]} == stalled
         await run.until(goes_on)
         await screen.until(lambda text: "the run stands still" not in text, "the end of it")
         headless.kill()
@@ -144,6 +164,9 @@ async def test_a_model_that_cannot_be_written_is_written_again() -> None:
         with injected(run.pid, "fsync:error=EIO:when=1", only=run.folder / "checkpoints"):
             warning = await run.until(lambda line: line["type"] == "warning")
         assert "the run waits, and tries again" in warning["text"]
+        summary = await asyncio.to_thread(history.summarize, run.run)
+        assert summary is not None
+        assert summary.state is history.RunState.STALLED
         await run.until(lambda line: line["type"] == "round.finished")
         await stop(run)
     assert check_run(run.folder) == []
@@ -188,6 +211,33 @@ async def test_an_update_that_cannot_be_synced_is_sent_again_and_counts_once(
             assert await run.end() == 0
     run.assert_completed(undisturbed.model_id)
     assert "cannot keep the update" in run.of_type("warning")[0]["text"]
+
+
+async def test_while_the_disk_is_full_the_link_stays_and_nothing_is_sent_again(
+    disk: Path, place: Path
+) -> None:
+    async with daemon(place, "--dataset", "digits=sample") as alice, chaos_proxy(alice.port) as way:
+        plan = digits_plan(
+            virtual=0, workers=(way.address,), rounds=2, federate_after_n_batches=3000
+        )
+        undisturbed = await carry(plan)
+        num_links, num_bytes = way.num_connections, way.down.num_bytes
+        async with engine(plan) as run:
+            await run.until(is_training("alice"))
+            with full(disk):
+                await run.until(is_stalled)
+                await way.until(lambda: way.down.num_bytes - num_bytes > 0.45 * num_bytes)
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(SEVERAL_RETRIES_S):
+                        await way.until(lambda: way.num_connections > num_links + 1)
+            assert await run.end() == 0
+        run.assert_completed(undisturbed.model_id)
+        # The round's losses and its update went over two links.
+        assert way.num_connections == num_links + 2
+        assert way.down.num_bytes - num_bytes < 2 * num_bytes
+    assert_losses_told_once(run.lines)
+    [warning] = run.of_type("warning")
+    assert "this machine cannot keep the update of round 1: No space left" in warning["text"]
 
 
 @pytest.mark.slow

@@ -66,7 +66,10 @@ async def test_a_worker_with_a_tenth_of_a_core_is_a_straggler_and_holds_up_nobod
         run = await carry(plan, requests=slow_bob_down)
     assert run.exit_code == 0
     assert run.of_type("worker.lost") == []
-    assert run.of_type("round.finished")[0]["updates"] == ["alice"]
+    finished = run.of_type("round.finished")
+    assert finished[0]["updates"] == ["alice"]
+    late = [(line["worker"], line["round"]) for line in run.of_type("worker.straggler")]
+    assert late == [("bob", line["round"]) for line in finished if line["updates"] == ["alice"]]
 
 
 async def test_a_device_without_memory_is_refused_by_name_at_the_start(fleet: Fleet) -> None:

@@ -138,6 +138,7 @@ async def test_a_run_whose_time_is_over_ends_in_mid_round_and_the_trainer_goes_o
             assert await link.ask(start, tiny_model().content) == Ok(start.cmd_id)
             failed = await link.expect(RoundFailed)
             assert failed.reason.endswith("the device's owner allows 1 (max_run_seconds)")
+            assert failed.limit == "max_run_seconds"
             again = await link.ask(start_command(link, round=2), tiny_model().content)
             assert isinstance(again, Refused)
             assert again.limit == "max_run_seconds"
@@ -248,7 +249,8 @@ async def test_the_log_is_shown_in_aligned_lines_with_the_sum_of_what_left(
     count = len(rows)
     assert last == (
         f"{count} of {count} lines. Left this device in all: 1 updates ({size:,} bytes), "
-        "0 evaluations, 30 losses."
+        "0 evaluations, 30 losses "
+        "(once for each console that was told)."
     )
     code, out, _ = await audit(tmp_path, "--last", "2")
     assert [row.split("  ")[1] for row in out.splitlines()[1:-1]] == ["link opened", "link closed"]

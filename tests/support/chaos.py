@@ -99,6 +99,7 @@ class Direction(Toxics):
 class ChaosProxy:
     def __init__(self, to_port: int, seed: int = 0) -> None:
         self.port = 0
+        self._news = asyncio.Event()
         self.up = Direction(seed)
         """To the daemon."""
         self.down = Direction(seed + 1)
@@ -122,6 +123,12 @@ class ChaosProxy:
     def num_open(self) -> int:
         return len(self._open)
 
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait until what has gone through is so."""
+        while not is_so():
+            self._news.clear()
+            await self._news.wait()
+
     def set(self, **toxics: float | None) -> None:
         """Change these toxics in both directions."""
         self.up.set(**toxics)
@@ -139,6 +146,7 @@ class ChaosProxy:
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.opened_s.append(time.monotonic())
+        self._news.set()
         writers = [writer]
         task = asyncio.get_running_loop().create_task(self._carry(reader, writers))
         self._open[task] = writers
@@ -248,6 +256,7 @@ class ChaosProxy:
                 writer.write(piece)
                 await writer.drain()
                 direction.num_bytes += len(piece)
+                self._news.set()
                 if direction.reset_after_bytes == 0:
                     direction.reset_after_bytes = None
                     self.num_resets += 1

@@ -95,6 +95,10 @@ class _Reader:
         """Finished ones."""
         self._model_id: str | None = None
         """Of the last finished one."""
+        self._told: dict[str, tuple[int, int]] = {}
+        """Worker -> a round, and how many of its losses are told."""
+        self._may_begin_anew: set[str] = set()
+        """Workers whose training may have been lost since the last loss."""
 
     def read(self, lines: Sequence[Line]) -> Iterator[str]:
         if not lines:
@@ -120,6 +124,13 @@ class _Reader:
                 yield f"run.created a second time (seq {line['seq']})"
             case "round.started":
                 yield from self._start(line)
+            case "run.restarted":
+                # Devices tell the new engine all of the open round.
+                self._told.clear()
+            case "worker.rejoined" | "warning" if line.get("worker"):
+                self._may_begin_anew.add(line["worker"])
+            case "worker.batches":
+                yield from self._hear(line)
             case "worker.update":
                 yield from self._accept(line)
             case "round.finished":
@@ -148,6 +159,15 @@ class _Reader:
             )
         # A new engine keeps the updates that an earlier one has taken.
         self._round = _Round(number, attempt, cohort, before.updates)
+
+    def _hear(self, line: Line) -> Iterator[str]:
+        number, worker, first = line["round"], line["worker"], line["first"]
+        before, num_told = self._told.get(worker, (number, 0))
+        begins_anew = first == 0 and worker in self._may_begin_anew
+        if before == number and first < num_told and not begins_anew:
+            yield f"{worker} tells the loss of batch {first} of round {number} a second time"
+        self._may_begin_anew.discard(worker)
+        self._told[worker] = number, first + len(line["losses"])
 
     def _accept(self, line: Line) -> Iterator[str]:
         number, worker = line["round"], line["worker"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -63,11 +63,27 @@ def seconds_between(first: Line | datetime, second: Line) -> float:
 
 
 def assert_counted_once(run: FinishedRun, workers: tuple[str, ...] = ("alice", "bob")) -> None:
-    """Each worker's update has counted in each round, and none twice."""
+    """Each worker's update has counted in each round, and each loss is told: once."""
     finished = run.of_type("round.finished")
     assert [line["updates"] for line in finished] == [list(workers)] * len(finished)
     counted = [(line["round"], line["worker"]) for line in run.of_type("worker.update")]
     assert sorted(counted) == [(line["round"], name) for line in finished for name in workers]
+    assert_losses_told_once(run.lines)
+
+
+def assert_losses_told_once(lines: Sequence[Line]) -> None:
+    """Of each worker's rounds the losses from the first on, and of a delivered one all of them."""
+    told: dict[object, int] = {}
+    num_batches = 0
+    for line in lines:
+        key = line.get("worker"), line.get("round")
+        match line["type"]:
+            case "worker.batches":
+                assert line["first"] == told.get(key, 0)
+                told[key] = line["first"] + len(line["losses"])
+                num_batches = line["batches"]
+            case "worker.update":
+                assert told[key] == num_batches
 
 
 class Once:

@@ -33,6 +33,13 @@ from tests.support.strangers import stranger
 WAIT_S = 60.0
 pytestmark = pytest.mark.timeout(400)
 LOOPBACK = ("--host", "127.0.0.1")
+HOW_TO_PAIR = (
+    "run pi-daemon pair there, then fedconsole pair 'fp1:...' here, with the line that it prints"
+)
+NO_TLS = (
+    "what answers there does not speak TLS 1.3, and nothing was told to it; if it is your device, "
+    "start pi-daemon --pair on it and pair with it, else look at the address"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -190,6 +197,54 @@ async def test_an_impostor_of_the_same_name_at_the_same_address_is_told_nothing(
             assert bytes(impostor.heard) == b""
 
 
+async def test_a_stranger_of_the_same_name_does_not_hide_that_the_key_has_changed(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with paired(place) as (running, alice):
+        await end(running)
+        async with stranger(place, port=running.port) as impostor, stranger(place) as elsewhere:
+            assert impostor.keys is not None
+            config = place / "c" / "fedconsole" / "config.toml"
+            config.parent.mkdir()
+            for port in (impostor.port, elsewhere.port):
+                with config.open("a") as file:
+                    file.write('[[devices]]\nname = "alice"\nhost = "127.0.0.1"\n')
+                    file.write(f'port = {port}\nid = "{impostor.keys.id}"\n')
+            for words in (["show", "alice"], ["ping", "alice"], ["show", alice.addresses[0]]):
+                assert await asyncio.to_thread(carry_out, ["devices", *words]) == 4
+                said = capsys.readouterr().err
+                assert said.startswith(f"fedconsole: IDENTITY CHANGED: {alice.addresses[0]}")
+                assert impostor.keys.id in said
+            assert await asyncio.to_thread(carry_out, ["devices", "-o", "json"]) == 4
+            rows = json.loads(capsys.readouterr().out)
+            by_id = {row["id"]: row["trust"] for row in rows}
+            assert by_id == {alice.id: "IDENTITY CHANGED", impostor.keys.id: "not paired"}
+            # The stranger is known first, and by a name that comes first.
+            known_devices.forget(alice.id)
+            hint = Device("aaa", impostor.address, Source.MDNS, impostor.keys.id[:16])
+            inventory = Inventory()
+            async with watched(inventory, hint):
+                await until(lambda: record_named(inventory, "aaa") is not None)
+                known_devices.remember(alice)
+                await until(lambda: presence_of(inventory, "alice") is Presence.CHANGED)
+                assert record_of(inventory, "alice").key == impostor.address
+                assert record_named(inventory, "aaa") is None
+            assert bytes(impostor.heard) == bytes(elsewhere.heard) == b""
+
+
+async def test_two_paired_devices_that_answered_at_one_address_have_a_row_each(
+    place: Path,
+) -> None:
+    async with paired(place) as (running, alice):
+        await end(running)
+        async with paired(place, "--port", str(running.port), name="bob") as (_, bob):
+            assert bob.addresses == alice.addresses
+            inventory = Inventory()
+            async with watched(inventory):
+                await until(lambda: presence_of(inventory, "bob") is Presence.ONLINE)
+                assert presence_of(inventory, "alice") is not Presence.ONLINE
+
+
 async def test_another_paired_device_at_the_old_address_is_no_alarm(place: Path) -> None:
     async with paired(place) as (running, alice), paired(place, name="bob") as (other, bob):
         await end(running)
@@ -264,8 +319,9 @@ async def test_the_fleet_marks_what_has_changed_and_what_is_not_paired_and_sees_
             async with daemon(place, *on_this_port(running)):
                 await until(lambda: presence_of(inventory, "alice") is Presence.ONLINE)
             await pairing.pair(join)
+            # Its link may come about before the next search tells that it is paired.
+            await until(lambda: record_of(inventory, "bob").device.is_paired)
             await until(lambda: presence_of(inventory, "bob") is Presence.ONLINE)
-            assert record_of(inventory, "bob").device.is_paired
             known_devices.forget(join.device_id)
             await until(lambda: not record_of(inventory, "bob").device.is_paired)
 
@@ -294,13 +350,28 @@ async def test_a_plain_port_where_tls_is_expected_is_said_to_be_one(place: Path)
         await end(running)
         async with daemon(place, "--port", str(running.port), name="bob"):
             words = in_words(await why_not(alice.addresses[0]))
-    assert words == "no TLS 1.3 is spoken there: is that pi-daemon initialised?"
+    assert words == NO_TLS
 
 
 async def test_tls_where_none_is_expected_is_said_to_be_there(place: Path) -> None:
     async with daemon(place, *LOOPBACK, "--pair") as running:
         words = in_words(await why_not(f"127.0.0.1:{running.port}"))
-    assert words == "no pi-daemon answers there, unless it is initialised: then pair with it"
+    assert words == f"no pi-daemon without TLS answers there; if it is initialised, {HOW_TO_PAIR}"
+
+
+async def test_no_other_spelling_of_its_address_reaches_a_paired_device_without_its_key(
+    place: Path,
+) -> None:
+    """Else whoever has its port on this machine would get a run that was meant for it."""
+    async with paired(place) as (running, alice):
+        address = f"localhost:{running.port}"
+        assert await answered_by(address) == alice.id
+        await end(running)
+        async with daemon(place, "--port", str(running.port), name="bob"):
+            assert in_words(await why_not(address)) == NO_TLS
+        async with stranger(place, port=running.port) as impostor:
+            assert isinstance(await why_not(address), IdentityChangedError)
+            assert bytes(impostor.heard) == b""
 
 
 async def test_an_older_tls_is_refused(place: Path) -> None:
@@ -309,17 +380,61 @@ async def test_an_older_tls_is_refused(place: Path) -> None:
         async with stranger(place, port=running.port, newest=False) as old:
             words = in_words(await why_not(alice.addresses[0]))
             assert bytes(old.heard) == b""
-    assert words == "no TLS 1.3 is spoken there: is that pi-daemon initialised?"
+    assert words == NO_TLS
+
+
+async def test_at_an_address_that_no_paired_device_had_it_is_said_who_is_there_and_what_to_do(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with _listener_beyond_loopback() as (_, address):
+        host = address.rpartition(":")[0]
+    async with (
+        paired(place),
+        stranger(place, host=host) as unpaired,
+        await asyncio.start_server(_say_http, host, 0) as plain,
+    ):
+        assert unpaired.keys is not None
+        with socket.create_server((host, 0)) as nobody:
+            closed = f"{host}:{nobody.getsockname()[1]}"
+        there = f"{host}:{unpaired.port}"
+        not_paired = (
+            f"the device at {there} has a key that is not paired with this console "
+            f"({unpaired.keys.id}), and nothing was told to it; if it is yours, {HOW_TO_PAIR}"
+        )
+        refused = "connection refused; is pi-daemon running there?"
+        speaks_plainly = f"{host}:{plain.sockets[0].getsockname()[1]}"
+        answers = {
+            there: (4, not_paired),
+            speaks_plainly: (3, f"{speaks_plainly} does not answer: {NO_TLS}"),
+            closed: (3, f"{closed} does not answer: {refused}"),
+        }
+        capsys.readouterr()
+        for where, (exit_code, sentence) in answers.items():
+            assert await asyncio.to_thread(carry_out, ["devices", "show", where]) == exit_code
+            assert capsys.readouterr().err == f"fedconsole: {sentence}\n"
+        exit_code, said = await run_on(there)
+        assert (exit_code, not_paired in said) == (4, True)
+        exit_code, said = await run_on(speaks_plainly, "--worker", closed, "--quorum-timeout", "6")
+        assert exit_code == 5
+        assert f"{speaks_plainly} ({NO_TLS})" in said
+        assert f"{closed} ({refused})" in said
+        assert bytes(unpaired.heard) == b""
+
+
+async def _say_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    writer.close()
 
 
 # What the tests ask
 
 
-async def run_on(address: str) -> tuple[int | None, str]:
-    """The exit code of `fedconsole run --headless` with one worker, and what it says."""
+async def run_on(address: str, *options: str) -> tuple[int | None, str]:
+    """The exit code of `fedconsole run --headless` with this worker, and what it says."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "fedconsole.cli.entry", "run", "--headless"),
-        *("--worker", address, "--rounds", "1", "--timeout", "300"),
+        *("--worker", address, "--rounds", "1", "--timeout", "300", *options),
         stdin=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -338,13 +453,19 @@ async def watched(inventory: Inventory, *hints: Device) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+def record_named(inventory: Inventory, name: str) -> DeviceRecord | None:
+    return next((r for r in inventory.records.values() if r.name == name), None)
+
+
 def record_of(inventory: Inventory, name: str) -> DeviceRecord:
-    return next(record for record in inventory.records.values() if record.name == name)
+    record = record_named(inventory, name)
+    assert record is not None
+    return record
 
 
 def presence_of(inventory: Inventory, name: str) -> Presence | None:
-    found = [record for record in inventory.records.values() if record.name == name]
-    return presence(found[0], time.monotonic()) if found else None
+    record = record_named(inventory, name)
+    return presence(record, time.monotonic()) if record else None
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from pi_daemon.protocol.messages import Ok
+from pi_daemon.protocol.messages import Abort, Batches, Ok, Role
 from pi_daemon.trust.keys import open_keys
 from pi_daemon.trust.tls import console_context
 from tests.support.daemons import owner_command
 from tests.support.links import console_hello, open_link
 from tests.support.pairing import closing, open_socket, pair, paired_daemon
+from tests.support.rounds import prepare, start_command, tiny_model, write_dataset
 
 
 async def test_consoles_have_the_id_of_their_key_and_strangers_their_address(
@@ -47,3 +48,40 @@ async def test_consoles_have_the_id_of_their_key_and_strangers_their_address(
         ("link refused", "127.0.0.9", None),
         ("link refused", "127.0.0.8", None),
     ]
+
+
+async def test_losses_count_once_for_each_key_that_heard_them_and_viewers_are_named(
+    tmp_path: Path,
+) -> None:
+    write_dataset(tmp_path / "digits.npz")
+    model = tiny_model()
+    data = ("--dataset", f"digits={tmp_path / 'digits.npz'}")
+    async with paired_daemon(tmp_path, *data) as (alice, desk):
+        join = (await owner_command(alice, "pair", "--viewer")).strip()
+        join = join.replace(join.split(":")[1], "127.0.0.1", 1)
+        tablet = await pair(join, open_keys(tmp_path / "t"), "tablet", from_address="127.0.0.7")
+        viewer = console_hello(Role.VIEWER)
+        async with (
+            open_link(alice.port, paired=desk) as engine,
+            open_link(alice.port, paired=desk, hello=viewer) as screen,
+            open_link(alice.port, paired=tablet, hello=viewer) as looking,
+        ):
+            await prepare(engine)
+            start = start_command(engine, num_batches=30)
+            assert await engine.ask(start, model.content) == Ok(start.cmd_id)
+            for link in (engine, screen, looking):
+                await link.expect(Batches, lambda told: told.first + len(told.losses) == 30)
+            await engine.update()
+            abort = Abort(cmd_id=engine.new_cmd_id(), run=engine.run, fence=1, round=1)
+            await engine.ask(abort)
+        told = await owner_command(alice, "audit")
+        lines = [
+            json.loads(line)
+            for line in (await owner_command(alice, "audit", "--json")).splitlines()
+        ]
+    heard = [line for line in lines if line["what"] == "losses told"]
+    assert sorted((line["console"], line["losses"]) for line in heard) == [
+        ("desk-1", 30),
+        ("tablet", 30),
+    ]
+    assert told.strip().endswith("60 losses (once for each console that was told).")

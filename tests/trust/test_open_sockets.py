@@ -1,13 +1,19 @@
-"""What each command listens on: nothing beyond this machine, unless a device was initialised for it."""
+"""What each command listens on: nothing beyond this machine, unless a device was initialised for it.
+
+Each line below is a command that is really carried out, while the sockets of every process of the test are
+looked at. One process takes several options where they do not exclude each other; together the lines have
+every option of every command, or a test fails.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,101 +24,199 @@ import typer
 from websockets.exceptions import InvalidHandshake
 
 from fedconsole.cli.main import app as fedconsole_app
-from fedconsole.errors import ExitCode
+from fedconsole.history import run_ids
 from pi_daemon.cli.main import app as daemon_app
 from pi_daemon.trust.keys import open_keys
 from pi_daemon.trust.tls import console_context
-from tests.support.daemons import daemon, environment
+from tests.support.daemons import daemon
 from tests.support.pairing import closing, open_socket, pair, paired_daemon
 from tests.support.places import redirect
 from tests.support.terminal import terminal
 
 MDNS_PORT = 5353
 """Who announces or searches opens it on all addresses; nobody else may."""
-LOOK_S = 0.05
+LOOK_S = 0.1
+FEDCONSOLE, PI_DAEMON = "fedconsole.cli.entry", "pi_daemon.cli.main"
+
+Listening = set[tuple[str, str, int]]
+"""Program, address and port of each socket that listens beyond this machine."""
 
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return redirect(tmp_path, monkeypatch)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("EDITOR", "true")
+    place = redirect(tmp_path, monkeypatch)
+    (place / "c.toml").touch()
+    (place / "beats.csv").write_text(",".join(["0.5"] * 187 + ["1"]) + "\n")
+    return place
 
 
-def public_sockets(pid: int) -> set[tuple[str, str, int]]:
-    """Program, address and port of what a process and its children listen on beyond this machine."""
-    found = set()
-    with suppress(psutil.NoSuchProcess):
-        parent = psutil.Process(pid)
-        for process in (parent, *parent.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):
-                found |= {(process.name(), *where) for where in _listening(process)}
+# What is carried out. An exit code other than 0 stands before its line; where a line ends in `until`, it is
+# repeated until it prints that. {PLACE} is the test's folder, {RUNS} are two runs that are stored there, {JOIN}
+# and {ADDRESS} are a device's.
+
+DAEMONS = (
+    (),
+    ("--host", "127.0.0.2", "--no-mdns"),
+    (
+        *("--port", "0", "--id", "alice", "--state-dir", "alice", "--config", "c.toml"),
+        *("--dataset", "digits=sample", "--shard", "1/3", "--share-labels", "--device", "cpu"),
+        *("--max-memory", "1G", "--max-model", "10M", "--max-batch-seconds", "60"),
+        *("--accept-data", "dealt", "--max-bytes", "1M", "--verbose"),
+    ),
+)
+"""That are not initialised."""
+OWNER = """\
+--version
+init --id bob --state-dir {PLACE}/bob
+pair --id alice --state-dir {PLACE}/alice --viewer --address 127.0.0.1 --json
+consoles list --id alice --state-dir {PLACE}/alice --json
+consoles revoke --id alice --state-dir {PLACE}/alice desk-1
+audit --last 1 --json --id alice --state-dir {PLACE}/alice
+install --dry-run --root {PLACE}/card
+uninstall --root {PLACE}/card
+3: data import wfdb records --to a.npz --lead 0 --records 100 --rr --force
+data import csv beats.csv --to b.npz --force
+"""
+"""What a device's owner does beside the daemon that runs."""
+WITHOUT_A_DEVICE = """\
+--version
+--lang ko --color never version
+--show-completion
+[01]: --install-completion
+completion bash
+identity show --output json
+config path
+config show --origin --output json --config c.toml
+config check --config c.toml
+config edit --config c.toml
+2: --no-screen-reader
+"""
+ON_A_DEVICE = """\
+pair {JOIN} --output json
+discover --seconds 0 --output json --config c.toml
+devices --output json --config c.toml
+devices list --output json --config c.toml
+devices show alice --output json --config c.toml
+devices ping alice --config c.toml
+deal sample --worker {ADDRESS} --name digits --shard even --json
+deal sample --all --name digits --shard even --replace --dry-run --output json --config c.toml
+run --worker {ADDRESS} --rounds 60 --federate-after-n-batches 1 --batch-size 8 --detach
+logs latest --json until round.started
+pause latest
+3: quorum latest wait
+resume latest & attach latest --json & attach latest --plain --verbose & attach latest --quiet & logs latest --follow
+3: abort latest --after-round
+runs list --output json
+runs show latest --output json
+runs export latest --json
+runs export latest --csv
+runs export latest --markdown
+runs export latest --svg
+runs export latest --model out.safetensors
+screenshot latest --screen live --size 80x24 --out live.svg --seq 5
+devices forget alice --yes
+runs rm latest --yes
+"""
+"""What a console does with a device, in this order."""
+RUNS = {
+    "most options": """\
+run --task digits --virtual 2 --rounds 2 --federate-after-n-batches 1 --batch-size 8 --lr 0.1 \
+--momentum 0.5 --weight-decay 0.01 --nesterov --optimizer sgd --seed 2 --weighting uniform \
+--cohort-size 2 --min-updates 1 --holdout 0.1 --test-batch-size 100 --round-timeout 60 \
+--on-quorum-loss fail --quorum-timeout 60 --eval-every 1 --headless --json --save-model \
+m.safetensors --timeout 300 --config c.toml
+run --virtual 1 --epochs 1 --local-epochs 1 --epoch-end all --plain --verbose --stop-at \
+accuracy=0.01 --init-from m.safetensors --save_model
+runs compare {RUNS} --output json
+""",
+    "the options of 2020": "run --use-virtual --rounds 1 --federate-after-n-batches 1 --quiet",
+    "no run": """\
+5: run --all --rounds 1 --headless
+3: run --virtual 1 --task mnist --data-dir {PLACE} --rounds 1 --dry-run
+[03]: run --virtual 1 --rounds 1 --cuda --dry-run
+""",
+    "demo": "demo --workers 1 --headless --json",
+    "plain demo": "demo --workers 1 --plain --verbose",
+    "quiet demo": "demo --workers 2 --quiet",
+}
+TAKEN_UP = ("--json", "--plain --verbose", "--quiet", "--detach")
+ON_A_TERMINAL = {
+    "--mouse --lang en": "Fleet",
+    "--no-mouse --lang ko": "장치",
+    "--screen-reader": "1",
+}
+SEARCHING = """\
+discover --seconds 0.5
+doctor --output json
+devices list
+"""
+
+
+# That the lines are all
+
+
+def test_every_option_of_the_device_is_tried() -> None:
+    served = {name for options in DAEMONS for name in options_in(daemon_app, " ".join(options))}
+    tried = {name for line in OWNER.splitlines() for name in options_in(daemon_app, line)}
+    # --pair is what the tests of initialised daemons begin with.
+    assert served | tried | {"--pair"} == all_of(daemon_app)
+
+
+def test_every_option_of_the_console_is_tried() -> None:
+    lines = "\n".join([WITHOUT_A_DEVICE, ON_A_DEVICE, *RUNS.values(), SEARCHING]).splitlines()
+    lines = [part for line in lines for part in line.split(" & ")]
+    lines += [f"resume latest {options}" for options in TAKEN_UP]
+    lines += [*ON_A_TERMINAL, "runs replay latest --speed 60"]
+    tried = {name for line in lines for name in options_in(fedconsole_app, line)}
+    assert tried == all_of(fedconsole_app)
+
+
+def all_of(app: typer.Typer) -> set[str]:
+    """Each command, and each option with its command: `runs show`, `runs show --output`."""
+
+    def walk(command: Any, path: str) -> Iterator[str]:
+        inner = getattr(command, "commands", {})
+        if path and not inner:
+            yield path.strip()
+        for option in command.params:
+            for name in (option.opts[0], *option.secondary_opts):
+                if name.startswith("--"):
+                    yield f"{path} {name}".strip()
+        for name, each in inner.items():
+            yield from walk(each, f"{path} {name}")
+
+    return set(walk(typer.main.get_command(app), ""))
+
+
+def options_in(app: typer.Typer, line: str) -> set[str]:
+    """What of `all_of` a line has."""
+    command: Any = typer.main.get_command(app)
+    path, found = "", set()
+    for word in line.partition(" until ")[0].split():
+        if word.startswith("--"):
+            found.add(f"{path} {word}".strip())
+        elif word in getattr(command, "commands", {}):
+            command, path = command.commands[word], f"{path} {word}"
+            if not hasattr(command, "commands"):
+                found.add(path.strip())
     return found
 
 
-def _listening(process: psutil.Process) -> Iterator[tuple[str, int]]:
-    for one in process.net_connections("inet"):
-        listens = one.status == psutil.CONN_LISTEN or (
-            one.type == socket.SOCK_DGRAM and not one.raddr and one.laddr
-        )
-        if listens and not ipaddress.ip_address(one.laddr.ip).is_loopback:
-            yield one.laddr.ip, one.laddr.port
+# The device
 
 
-def options_of(app: typer.Typer, *words: str) -> set[str]:
-    """The first name of each option that a command shows."""
-    command: Any = typer.main.get_command(app)
-    for word in words:
-        command = command.commands[word]
-    return {p.opts[0] for p in command.params if p.opts[0].startswith("--")} - {"--help"}
-
-
-# The daemon
-
-DAEMON_OPTIONS: dict[str, tuple[str, ...]] = {
-    "--port": ("--port", "0"),
-    "--host": ("--host", "127.0.0.2"),
-    "--id": ("--id", "alice"),
-    "--dataset": ("--dataset", "digits=sample"),
-    "--shard": ("--dataset", "digits=sample", "--shard", "1/3"),
-    "--device": ("--device", "cpu"),
-    "--state-dir": (),
-    "--config": ("--config", "empty.toml"),
-    "--max-memory": ("--max-memory", "1G"),
-    "--max-model": ("--max-model", "10M"),
-    "--max-batch-seconds": ("--max-batch-seconds", "60"),
-    "--accept-data": ("--accept-data", "dealt"),
-    "--max-bytes": ("--accept-data", "dealt", "--max-bytes", "1M"),
-    "--share-labels": ("--share-labels",),
-    "--no-mdns": (),
-    "--verbose": ("--verbose",),
-}
-OWNERS_COMMANDS: list[tuple[str, ...]] = [
-    ("init",),
-    ("pair", "--json"),
-    ("consoles", "list"),
-    ("consoles", "revoke", "desk-1"),
-    ("audit",),
-    ("install", "--dry-run"),
-    ("uninstall", "--root", "card"),
-    ("data", "import", "wfdb", "records", "--to", "a.npz"),
-    ("data", "import", "csv", "beats.csv", "--to", "b.npz"),
-]
-OF_A_STATE = {"init", "pair", "consoles", "audit"}
-BY_ITSELF = {"--pair", "--version"}
-"""Tested below, and no daemon at all."""
-
-
-def test_every_option_of_the_daemon_is_tried() -> None:
-    assert options_of(daemon_app) == DAEMON_OPTIONS.keys() | BY_ITSELF
-
-
-@pytest.mark.parametrize("option", DAEMON_OPTIONS)
+@pytest.mark.parametrize("options", DAEMONS)
 async def test_a_daemon_that_is_not_initialised_listens_on_loopback(
-    place: Path, option: str
+    place: Path, options: tuple[str, ...]
 ) -> None:
-    (place / "empty.toml").touch()
-    async with daemon(place, *DAEMON_OPTIONS[option]) as running:
+    async with (
+        looking(place) as found,
+        daemon(place, *options, is_announced="--no-mdns" not in options) as running,
+    ):
         assert psutil.Process(running.pid).net_connections("tcp")
-        assert public_sockets(running.pid) == set()
+    assert found == set()
 
 
 async def test_only_an_initialised_daemon_announces_and_opens_the_port_for_it(place: Path) -> None:
@@ -123,15 +227,15 @@ async def test_only_an_initialised_daemon_announces_and_opens_the_port_for_it(pl
     ):
         # Alice began earlier: whatever she opened would be open as well by then.
         async with asyncio.timeout(60):
-            while not public_sockets(bob.pid):  # noqa: ASYNC110
+            while not sockets_of(bob.pid):  # noqa: ASYNC110
                 await asyncio.sleep(LOOK_S)
-        assert {port for _, _, port in public_sockets(bob.pid)} == {MDNS_PORT}
-        assert public_sockets(alice.pid) == set()
+        assert {port for _, _, port in sockets_of(bob.pid)} == {MDNS_PORT}
+        assert sockets_of(alice.pid) == set()
 
 
 async def test_an_initialised_daemon_listens_for_the_consoles_that_it_knows(place: Path) -> None:
     async with daemon(place, "--pair") as alice:
-        assert {where[1:] for where in public_sockets(alice.pid)} == {("0.0.0.0", alice.port)}
+        assert {where[1:] for where in sockets_of(alice.pid)} == {("0.0.0.0", alice.port)}
         stranger, desk = open_keys(place / "stranger"), open_keys(place / "desk")
         local = alice.join.split(":")
         known = await pair(":".join([local[0], "127.0.0.1", *local[2:]]), desk)
@@ -146,189 +250,160 @@ async def test_an_initialised_daemon_listens_for_the_consoles_that_it_knows(plac
 
 
 async def test_the_owners_commands_listen_on_nothing_public(place: Path) -> None:
-    assert commands_of(daemon_app) == {named(daemon_app, words) for words in OWNERS_COMMANDS}
-    async with paired_daemon(place):
-        for words in OWNERS_COMMANDS:
-            state = ("--state-dir", str(place / "alice")) if words[0] in OF_A_STATE else ()
-            assert await seen("pi_daemon.cli.main", *words, *state) == set(), words
+    async with paired_daemon(place), looking(place) as found:
+        await carry_out_all(PI_DAEMON, OWNER, PLACE=str(place))
+    assert found == set()
 
 
 # The console
 
-RUN = (
-    *("run", "--virtual", "2", "--federate-after-n-batches", "1", "--batch-size", "8"),
-    *("--lr", "0.1", "--momentum", "0.5", "--weight-decay", "0.01", "--nesterov", "--seed", "2"),
-    *("--weighting", "uniform", "--cohort-size", "2", "--min-updates", "1", "--holdout", "0.1"),
-    *("--test-batch-size", "100", "--round-timeout", "60", "--on-quorum-loss", "fail"),
-    *("--quorum-timeout", "60", "--eval-every", "1", "--task", "digits", "--optimizer", "sgd"),
-)
-CONSOLE_COMMANDS: dict[str, list[tuple[str, ...]]] = {
-    "run": [
-        (*RUN, "--rounds", "2", "--headless", "--json", "--save-model", "m", "--timeout", "60"),
-        ("run", "--virtual", "1", "--rounds", "1", "--plain", "--init-from", "m", "--verbose"),
-        (
-            "run",
-            "--virtual",
-            "1",
-            "--local-epochs",
-            "1",
-            "--epochs",
-            "1",
-            "--quiet",
-            "--epoch-end",
-            "all",
-        ),
-        (
-            "run",
-            "--virtual",
-            "1",
-            "--rounds",
-            "1",
-            "--dry-run",
-            "--data-dir",
-            ".",
-            "--config",
-            "c.toml",
-        ),
-        ("run", "--virtual", "1", "--rounds", "1", "--stop-at", "accuracy=0.1", "--detach"),
-        ("run", "--all", "--rounds", "1", "--headless"),
-        ("run", "--worker", "127.0.0.1:1", "--rounds", "1", "--headless", "--cuda"),
-    ],
-    "demo": [
-        ("demo", "--workers", "1", "--headless", "--json"),
-        ("demo", "--workers", "1", "--plain", "--verbose"),
-        ("demo", "--workers", "2", "--quiet"),
-    ],
-    "discover": [("discover", "--seconds", "1", "--output", "json", "--config", "c.toml")],
-    "doctor": [("doctor", "--output", "table", "--config", "c.toml"), ("doctor",)],
-}
 
-SEARCHING = {"discover", "doctor"}
-"""Ask on mDNS."""
-
-
-@pytest.mark.parametrize("command", CONSOLE_COMMANDS)
-def test_every_option_of_the_console_is_tried(command: str) -> None:
-    tried = {word for words in CONSOLE_COMMANDS[command] for word in words if word[:2] == "--"}
-    hidden = {"--save_model", "--use-virtual"}
-    assert options_of(fedconsole_app, command) - hidden <= tried
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("command", CONSOLE_COMMANDS)
-async def test_a_command_of_the_console_and_its_engine_listen_on_nothing_public(
-    place: Path, command: str
-) -> None:
-    (place / "c.toml").touch()
-    for words in CONSOLE_COMMANDS[command]:
-        found = await seen("fedconsole.cli.entry", *words)
-        assert {port for _, _, port in found} <= ({MDNS_PORT} if command in SEARCHING else set())
-
-
-STEPS: list[tuple[str, ...]] = [
-    ("identity", "show"),
-    ("pair", "JOIN"),
-    ("devices", "list"),
-    ("devices", "show", "alice"),
-    ("devices", "ping", "alice"),
-    ("deal", "sample", "--worker", "ADDRESS"),
-    (
-        "run",
-        "--worker",
-        "ADDRESS",
-        "--rounds",
-        "1",
-        "--federate-after-n-batches",
-        "1",
-        "--headless",
-    ),
-    ("runs", "list"),
-    ("runs", "show"),
-    ("runs", "export", "latest", "--csv"),
-    ("logs", "latest"),
-    ("attach", "latest", "--plain"),
-    ("pause", "latest"),
-    ("resume", "latest"),
-    ("abort", "latest"),
-    ("quorum", "latest", "wait"),
-    ("screenshot", "--out", "live.svg"),
-    ("runs", "rm", "latest", "--yes"),
-    ("config", "path"),
-    ("config", "show"),
-    ("config", "check"),
-    ("config", "edit"),
-    ("completion", "bash"),
-    ("version",),
-    ("devices", "forget", "alice", "--yes"),
-]
-"""What a console does with a device, in this order."""
-ON_A_TERMINAL = {"runs replay", "runs compare"}
-"""Only show what is stored: the first on the full screen, the second of two runs."""
-
-
-def test_every_command_of_the_console_is_tried() -> None:
-    tried = {named(fedconsole_app, words) for words in STEPS}
-    assert commands_of(fedconsole_app) == tried | CONSOLE_COMMANDS.keys() | ON_A_TERMINAL
+async def test_what_needs_no_device_listens_on_nothing_public(place: Path) -> None:
+    async with looking(place) as found:
+        await carry_out_all(FEDCONSOLE, WITHOUT_A_DEVICE)
+    assert found == set()
 
 
 @pytest.mark.timeout(600)
 async def test_what_a_console_does_with_a_device_opens_nothing_public(place: Path) -> None:
     options = ("--host", "127.0.0.1", "--pair", "--accept-data", "dealt")
-    async with daemon(place, *options) as alice:
-        put = {"JOIN": alice.join, "ADDRESS": f"127.0.0.1:{alice.port}"}
-        for words in STEPS:
-            found = await seen("fedconsole.cli.entry", *(put.get(word, word) for word in words))
-            assert found == set(), words
+    async with looking(place) as found, daemon(place, *options) as alice:
+        address = f"127.0.0.1:{alice.port}"
+        *before, last = ON_A_DEVICE.splitlines()
+        await carry_out_all(FEDCONSOLE, "\n".join(before), JOIN=alice.join, ADDRESS=address)
+        async with terminal("runs", "replay", "latest", "--speed", "60") as replay:
+            await replay.shows("replay")
+            await looked(place)
+        await carry_out(FEDCONSOLE, last)
+    assert found == set()
 
 
-async def test_the_full_screen_listens_on_nothing_public(place: Path) -> None:
-    async with terminal() as opened:
-        await opened.shows("fedconsole", "Fleet")
-        assert public_sockets(opened.process.pid) == set()
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("what", RUNS)
+async def test_a_run_and_its_engine_listen_on_nothing_public(place: Path, what: str) -> None:
+    async with looking(place) as found:
+        await carry_out_all(FEDCONSOLE, RUNS[what], PLACE=str(place))
+    assert found == set()
 
 
-def commands_of(app: typer.Typer) -> set[str]:
-    def leaves(command: Any, path: str) -> Iterator[str]:
-        inner = getattr(command, "commands", {})
-        for name, each in inner.items():
-            yield from leaves(each, f"{path} {name}")
-        if not inner:
-            yield path.strip()
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("options", TAKEN_UP)
+async def test_a_run_that_is_taken_up_listens_on_nothing_public(place: Path, options: str) -> None:
+    async with looking(place) as found:
+        await carry_out(
+            FEDCONSOLE, "run --virtual 1 --rounds 200 --federate-after-n-batches 1 --detach"
+        )
+        await carry_out(FEDCONSOLE, "logs latest --json until round.finished")
+        [engine] = [p for p in processes_in(place) if "fedconsole.engine" in p.cmdline()]
+        engine.kill()
+        psutil.wait_procs([engine])
+        await carry_out(FEDCONSOLE, f"resume latest {options}")
+        if options == "--detach":
+            await carry_out(FEDCONSOLE, "abort latest")
+    assert found == set()
 
-    return set(leaves(typer.main.get_command(app), ""))
+
+@pytest.mark.parametrize("options", ON_A_TERMINAL)
+async def test_the_full_screen_listens_on_nothing_public(place: Path, options: str) -> None:
+    async with looking(place) as found, terminal(*options.split()) as opened:
+        await opened.shows("fedconsole", ON_A_TERMINAL[options])
+    assert found == set()
 
 
-def named(app: typer.Typer, words: Sequence[str]) -> str:
-    """Which command a command line gives."""
-    [name] = [n for n in commands_of(app) if n.split() == list(words[: len(n.split())])]
-    return name
+async def test_what_searches_opens_the_port_of_mdns_and_nothing_else(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDCONSOLE_SEARCH_SECONDS", "0.5")
+    async with looking(place) as found:
+        await carry_out_all(FEDCONSOLE, SEARCHING)
+        async with terminal() as opened:
+            await opened.shows("fedconsole", "Fleet")
+            await looked(place)
+    assert {port for _, _, port in found} <= {MDNS_PORT}
 
 
-async def seen(module: str, *words: str) -> set[tuple[str, str, int]]:
-    """All that a command listens on beyond this machine, from its start to its end."""
-    found: set[tuple[str, str, int]] = set()
-    async with running_command(module, *words) as process:
-        ended = asyncio.get_running_loop().create_task(process.communicate())
-        while not ended.done():
-            found |= public_sockets(process.pid)
-            await asyncio.wait([ended], timeout=LOOK_S)
-        assert process.returncode != ExitCode.USAGE, ended.result()[1].decode()
-    return found
+# Carrying out, and looking
+
+
+async def carry_out_all(module: str, lines: str, **put: str) -> None:
+    for line in lines.splitlines():
+        await asyncio.gather(*(carry_out(module, part, **put) for part in line.split(" & ")))
+
+
+async def carry_out(module: str, line: str, **put: str) -> None:
+    """One line, to its end; with what stands for the words in braces."""
+    found = re.fullmatch(r"(?:(\S+): )?(.*?)(?: until (.*))?", line)
+    assert found is not None
+    expected, words, wanted = found.groups(default="")
+    stored = " ".join(run_ids()[:2])
+    while True:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", module, *words.format(**put, RUNS=stored).split()),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            out, err = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        code = str(process.returncode)
+        assert re.fullmatch(expected or "0", code), f"{line}: {code}, {err.decode()}"
+        if wanted in out.decode():
+            return
 
 
 @asynccontextmanager
-async def running_command(module: str, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, *words),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(Path.cwd() / "r"),
-    )
+async def looking(place: Path) -> AsyncIterator[Listening]:
+    """What a test's processes listen on beyond this machine, from now on."""
+    found: Listening = set()
+
+    async def look() -> None:
+        while True:
+            found.update(await looked(place))
+            await asyncio.sleep(LOOK_S)
+
+    task = asyncio.get_running_loop().create_task(look())
     try:
-        yield process
+        yield found
+        found.update(await looked(place))
     finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.communicate()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def looked(place: Path) -> Listening:
+    def look() -> Listening:
+        return {where for process in processes_in(place) for where in sockets_of(process.pid)}
+
+    return await asyncio.to_thread(look)
+
+
+def processes_in(place: Path) -> list[psutil.Process]:
+    """All that a test has started, engines and daemons too: they have its folders."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("XDG_STATE_HOME") == str(place / "s"):
+                found.append(process)
+    return found
+
+
+def sockets_of(pid: int) -> Listening:
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return {(process.name(), *where) for where in _listening(process)}
+    return set()
+
+
+def _listening(process: psutil.Process) -> Iterator[tuple[str, int]]:
+    for one in process.net_connections("inet"):
+        listens = one.status == psutil.CONN_LISTEN or (
+            one.type == socket.SOCK_DGRAM and not one.raddr and one.laddr
+        )
+        if listens and not ipaddress.ip_address(one.laddr.ip).is_loopback:
+            yield one.laddr.ip, one.laddr.port

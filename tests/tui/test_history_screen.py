@@ -136,6 +136,18 @@ async def test_only_running_runs_are_read_again() -> None:
         assert desk.read == ["20261123-0003"]
 
 
+async def test_a_run_that_stands_still_says_so_and_goes_on_being_read() -> None:
+    desk = ChangingDesk()
+    desk.summaries["20261123-0001"] = a_run(1, "stalled", seconds=None)
+    async with opened(desk) as pilot:
+        assert "▲ stalled" in text_of(pilot)
+        desk.summaries["20261123-0001"] = a_run(1, "running", seconds=None)
+        desk.time_s += 3
+        await settle(pilot)
+        await settle(pilot)
+        assert "▶ running" in text_of(pilot)
+
+
 async def test_a_run_whose_engine_was_just_starting_is_read_again() -> None:
     desk = ChangingDesk()
     desk.summaries["20261123-0001"] = a_run(1, "crashed", started=NOW - timedelta(seconds=5))
@@ -292,7 +304,9 @@ async def test_exports_are_in_the_palette(desk: PreparedDesk) -> None:
         screen = pilot.app.screen
         assert isinstance(screen, HistoryScreen)
         offers = {command.title: command for command in screen.commands()}
-        assert offers["Export: Rounds (CSV)"].help == ("fedconsole runs export 20261123-0005 --csv")
+        path = desk.folder / "20261123-0005.csv"
+        command_line = offers["Export: Rounds (CSV)"].help
+        assert command_line == f"fedconsole runs export 20261123-0005 --csv > {path}"
         callback = offers["Export: Rounds (CSV)"].callback
         assert callable(callback)
         exporting = callback()

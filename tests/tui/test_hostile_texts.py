@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from shlex import quote
 from typing import Any
 
 import msgspec
@@ -212,7 +213,15 @@ async def test_the_palette_takes_no_name_for_markup(name: str) -> None:
     add_device(desk, name, "10.0.0.1:1", said=hello(name))
     async with console(desk) as pilot:
         await press(pilot, "colon", *"Device")
-        await shows(pilot, f"Device {name}", f"fedconsole devices show '{name}'")
+        await shows(pilot, f"Device {name}", f"fedconsole devices show {quote(name)}")
+
+
+async def test_a_command_line_to_be_copied_quotes_the_name_that_a_device_gave_itself() -> None:
+    name = "a;reboot"
+    desk = PreparedDesk()
+    add_device(desk, name, "10.0.0.1:1", said=hello(name))
+    async with console(desk, "fleet", (170, 40)) as pilot:
+        await shows(pilot, "devices show 'a;reboot'", "devices ping 'a;reboot'")
 
 
 @pytest.mark.parametrize("texts", EIGHTS)

@@ -158,7 +158,7 @@ def test_a_run_that_has_computed_for_its_time_is_ended_in_mid_round() -> None:
     assert done(script.device.on_tick(script.now_s + 1)) == []
     failed = told(script.device.on_controlled(abort, script.now_s), None)
     reason = "this run has computed here for 60 s; the device's owner allows 60 (max_run_seconds)"
-    assert failed == [RoundFailed("run-1", 1, 1, reason)]
+    assert failed == [RoundFailed("run-1", 1, 1, reason, "max_run_seconds")]
     assert script.device.on_trained(ticket, TRAINED, script.now_s) == [DropUpdate(ticket)]
     assert limit(script.start(1, "next", round=2)) == "max_run_seconds"
     assert limit(script.prepare(1, "other", batch_size=32)) == "max_run_seconds"
@@ -173,6 +173,7 @@ def test_a_trainer_that_had_to_be_killed_for_it_failed_for_the_same_reason() -> 
         ticket, RefusalCode.TRAINER_FAILED, "the trainer did not stop within 5 s", script.now_s
     )
     [failed] = told(killed, None)
+    assert failed.limit == "max_run_seconds"
     assert "(max_run_seconds)" in failed.reason
 
 
@@ -245,7 +246,7 @@ def test_an_update_that_would_be_too_much_stays_here_and_the_round_fails() -> No
     reason = (
         "an update of 300 bytes after the 0 of before; the device's owner allows 299 (max_run_sent)"
     )
-    assert failed == RoundFailed("run-1", 1, 1, reason)
+    assert failed == RoundFailed("run-1", 1, 1, reason, "max_run_sent")
     assert not [action for action in actions if isinstance(action, Deliver)]
 
 

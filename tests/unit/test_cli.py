@@ -228,6 +228,19 @@ def test_a_finished_run_cannot_be_attached_paused_or_aborted(capsys: Capture) ->
         assert "is not running" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["attach", "pause", "abort", "quorum"])
+def test_whoever_asks_a_run_without_an_engine_is_told_how_to_resume_it(
+    command: str, capsys: Capture
+) -> None:
+    write_journal("20261122-aaaa", [CREATED])
+    answer = ["wait"] if command == "quorum" else []
+    assert carry_out([command, "latest", *answer]) == 3
+    assert capsys.readouterr().err.splitlines() == [
+        "fedconsole: run 20261122-aaaa is not running: its engine is gone; take it up: "
+        "fedconsole resume 20261122-aaaa"
+    ]
+
+
 async def test_what_is_asked_of_all_runs_reaches_those_behind_one_that_refuses(
     capsys: Capture,
 ) -> None:
@@ -271,6 +284,13 @@ def test_csv_is_quoted_cleaned_and_has_all_digits(capsys: Capture) -> None:
         ['a "b", c', "0.3333333333333333", "x, y", ""],
         ["e[2J f", "2.0", "", "r"],
     ]
+
+
+def test_no_text_in_csv_is_a_formula_to_a_spreadsheet(capsys: Capture) -> None:
+    rows = [{"name": f"{sign}1+cmd", "n": -0.5, "datasets": [f"{sign}x"]} for sign in "=+-@"]
+    print_rows(rows, ("name", "n", "datasets"), Output.CSV)
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"'{sign}1+cmd,-0.5,'{sign}x" for sign in "=+-@"]
 
 
 def test_runs_are_listed_shown_and_compared_as_csv(capsys: Capture) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from pathlib import Path
 
@@ -9,14 +8,13 @@ import torch
 from msgspec.structs import replace
 
 from fedconsole.coordinator.events import Event, UpdateDelivered, UpdateRejected
-from fedconsole.coordinator.plan import Plan
-from fedconsole.dialling import console_hello
 from fedconsole.engine.delivery import deliver
-from fedconsole.engine.store import Row, RunStore
-from fedconsole.engine.worker import Captured, Job, ModelOnDisk
+from fedconsole.engine.store import Row
+from fedconsole.engine.worker import Job, ModelOnDisk
 from fedconsole.learning.model_files import spec_of, write_model
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.errors import TransferError
+from tests.support.jobs import a_job
 
 X = torch.arange(6, dtype=torch.float32)
 RETURNED = {"x": spec_of(X)}
@@ -37,28 +35,7 @@ class Reports:
 
 @pytest.fixture
 async def job(tmp_path: Path) -> Job:
-    loop = asyncio.get_running_loop()
-    captured: asyncio.Future[Captured] = loop.create_future()
-    captured.set_result(
-        Captured(
-            graphs=b"",
-            graphs_sha256="",
-            returned=RETURNED,
-            parameters=("x",),
-            dataset="digits",
-            sample_shape=(8, 8),
-            sample_dtype="uint8",
-            num_classes=10,
-        )
-    )
-    return Job(
-        run_id="r1",
-        plan=Plan(virtual=1),
-        hello=console_hello(m.Role.CONTROLLER),
-        store=RunStore(tmp_path / "r1"),
-        captured=captured,
-        names=loop.create_future(),
-    )
+    return a_job(tmp_path / "r1", RETURNED, parameters=("x",))
 
 
 def announced(path: Path, sha256: str) -> m.Update:

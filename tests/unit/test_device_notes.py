@@ -1,6 +1,15 @@
 from __future__ import annotations
 
-from fedconsole.engine.device_notes import LIMITS, Bucket, Kind
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedconsole.engine.device_notes import LIMITS, Bucket, DeviceNotes, Kind
+from fedconsole.engine.worker import Job
+from pi_daemon.protocol.messages import Batches
+from tests.support.jobs import a_job
 
 LINES, STATES, LOSSES = (LIMITS[kind] for kind in (Kind.LINE, Kind.STATE, Kind.LOSS))
 
@@ -41,3 +50,60 @@ def test_a_round_longer_than_the_burst_may_tell_every_loss_again_and_again() -> 
     num_batches = 10 * LOSSES.burst
     bucket.grant_round(num_batches)
     assert all(bucket.admit(1.0 * turn, num_batches) for turn in range(LOSSES.of_batch))
+
+
+# Losses
+
+
+class Losses:
+    """What of them reaches the journal: (round, index of the first, how many)."""
+
+    def __init__(self, job: Job) -> None:
+        self.noted: list[tuple[int, int, int]] = []
+        self.notes = DeviceNotes(job, self._note)
+
+    def tell(self, first: int, num: int, *, round_number: int = 1, attempt: int = 1) -> None:
+        losses = tuple(float(index) for index in range(first, first + num))
+        self.notes.take_batches(Batches("r1", round_number, attempt, first, 100, losses))
+
+    def _note(self, _kind: str, *, losses: Iterable[float], **fields: Any) -> None:
+        first = fields["first"]
+        values = list(losses)
+        assert values == [float(index) for index in range(first, first + len(values))]
+        self.noted.append((fields["round"], first, len(values)))
+
+
+@pytest.fixture
+async def job(tmp_path: Path) -> Job:
+    return a_job(tmp_path / "r1")
+
+
+@pytest.fixture
+async def losses(job: Job) -> Losses:
+    job.names.set_result(None)
+    return Losses(job)
+
+
+async def test_what_a_device_tells_again_over_a_new_link_is_noted_once(losses: Losses) -> None:
+    losses.tell(0, 10)
+    losses.tell(10, 5)
+    losses.tell(0, 20)
+    losses.tell(0, 20, attempt=2)
+    losses.tell(15, 10)
+    assert losses.noted == [(1, 0, 10), (1, 10, 5), (1, 15, 5), (1, 20, 5)]
+
+
+async def test_losses_of_batches_that_are_trained_anew_are_noted_anew(losses: Losses) -> None:
+    losses.tell(0, 10)
+    losses.notes.train_anew()
+    losses.tell(0, 3, attempt=2)
+    losses.tell(0, 4, round_number=2)
+    assert losses.noted == [(1, 0, 10), (1, 0, 3), (2, 0, 4)]
+
+
+async def test_nothing_is_noted_of_a_worker_whose_name_in_the_run_is_not_known(job: Job) -> None:
+    losses = Losses(job)
+    losses.tell(0, 10)
+    job.names.set_result(None)
+    losses.tell(0, 10, attempt=2)
+    assert losses.noted == [(1, 0, 10)]

@@ -198,7 +198,7 @@ async def test_a_silent_device_costs_the_time_limit_and_no_more() -> None:
         begun = asyncio.get_running_loop().time()
         greeting = await greet(device, timeout_s=0.2)
         assert asyncio.get_running_loop().time() - begun < 3
-    assert greeting.reason == "no answer within 0.2 s"
+    assert greeting.reason == "no answer within 0.2 s; is it on, and in this network?"
 
 
 async def test_a_closed_port_is_told_with_its_reason() -> None:

@@ -108,8 +108,20 @@ def test_a_loss_that_is_not_finite_is_shown_as_nan() -> None:
             "1 of 2 needed workers here; waiting 30 s for the others.",
         ),
         (
-            line("run.quorum", have=1, need=2, seconds_left=30.0, phase="waiting", then="fail"),
-            "1 of 2 needed workers here; waiting 30 s for the others, then the run fails.",
+            line(
+                "run.quorum",
+                have=1,
+                need=2,
+                of="updates",
+                phase="waiting",
+                then="fail",
+                seconds_left=30.0,
+            ),
+            "1 of 2 needed updates here; waiting 30 s for the others, then the run fails.",
+        ),
+        (
+            line("run.quorum", have=2, need=2, of="workers", seconds_left=600.0, phase="training"),
+            "2 of 2 needed workers here again; the round has 600 s.",
         ),
         (line("run.fewer", round=3, have=1, need=2), "Round 3 goes on with 1 of 2 needed."),
         (END, "Run r1 completed."),
@@ -122,8 +134,12 @@ def test_a_loss_that_is_not_finite_is_shown_as_nan() -> None:
             "bob (10.0.0.2:10002) lost: no answer.",
         ),
         (
+            line("worker.straggler", worker="bob", round=3),
+            "bob is a straggler: round 3 has reached its deadline.",
+        ),
+        (
             line("worker.rejected", worker="bob", round=3, reason="holds NaN"),
-            "The update of bob in round 3 was rejected: holds NaN.",
+            "The update of bob in round 3 was discarded: holds NaN.",
         ),
         (
             line("worker.update", worker="bob", round=3, num_examples=1, loss=None, seconds=1.0),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -112,6 +113,22 @@ def test_daemons_of_this_machine_are_found_while_they_run() -> None:
         assert registered_daemons() == [alice, bob]
         assert not list(runtime_dir().glob("daemons/D*"))
     assert registered_daemons() == []
+
+
+@pytest.mark.usefixtures("_own_runtime_dir")
+def test_what_a_power_cut_left_of_a_daemon_is_not_taken_for_a_second_one() -> None:
+    # Another program has its process id by now.
+    before = RegisteredDaemon("A" * 52, "alice", "127.0.0.1", free_port(), os.getppid())
+    alice = RegisteredDaemon("A" * 52, "alice", "127.0.0.1", 1, os.getpid())
+    with registered(before), registered(alice):
+        assert registered_daemons() == [alice]
+
+
+def free_port() -> int:
+    """At which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 @pytest.mark.usefixtures("_own_runtime_dir")

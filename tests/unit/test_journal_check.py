@@ -33,6 +33,11 @@ def update(number: int, worker: str) -> Line:
     return {"type": "worker.update", "round": number, "worker": worker}
 
 
+def losses(number: int, worker: str, first: int, num: int) -> Line:
+    tells = {"round": number, "worker": worker, "first": first, "losses": [0.5] * num}
+    return {"type": "worker.batches"} | tells
+
+
 def finished(number: int, updates: list[str] = COHORT) -> Line:
     model_id = f"model-{number}"
     return {"type": "round.finished", "round": number, "updates": updates, "model_id": model_id}
@@ -186,6 +191,33 @@ def test_each_planted_violation_is_found(
     run = a_run()
     plant(run)
     assert check_lines(numbered(*run)) == violations
+
+
+TOLD = [losses(1, "bob", 0, 4), losses(1, "bob", 4, 2)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "violations"),
+    [
+        ([losses(2, "bob", 0, 4)], []),
+        ([losses(1, "alice", 0, 4)], []),
+        # Some were too many in too short a time.
+        ([losses(1, "bob", 9, 4)], []),
+        ([{"type": "worker.rejoined", "worker": "bob"}, losses(1, "bob", 0, 1)], []),
+        ([{"type": "run.restarted", "round": 1}, losses(1, "bob", 0, 6)], []),
+        ([losses(1, "bob", 5, 2)], [5]),
+        ([losses(1, "bob", 0, 6)], [0]),
+        ([{"type": "worker.rejoined", "worker": "alice"}, losses(1, "bob", 0, 1)], [0]),
+        ([{"type": "worker.rejoined", "worker": "bob"}, losses(1, "bob", 3, 9)], [3]),
+    ],
+)
+def test_a_loss_is_told_twice_only_by_a_worker_that_may_have_trained_anew(
+    lines: list[Line], violations: list[int]
+) -> None:
+    run = [{"type": "run.created"}, started(1), *TOLD, *lines]
+    assert check_lines(numbered(*run), must_be_finished=False) == [
+        f"bob tells the loss of batch {first} of round 1 a second time" for first in violations
+    ]
 
 
 def test_an_update_that_was_accepted_by_an_earlier_engine_may_be_lost_and_left_out() -> None:

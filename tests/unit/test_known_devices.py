@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +59,11 @@ def test_a_device_is_found_by_id_name_and_address_and_by_the_beginning_of_its_id
     assert both.by_id(None) is both.by_id("") is both.by_id("ALIC") is both.by_id("Z" * 52) is None
     assert both.at("10.0.0.2:9") == alice, "where it answered last"
     assert both.at("10.0.0.3:9") == bob
+    here = KnownDevices((known(ALICE, "alice", "127.0.0.1:9"), known(BOB, "bob", "[::1]:9")))
+    assert [here.at("localhost:9"), here.at("[0:0::1]:9"), here.at("localhost:8")] == [
+        *here.all,
+        None,
+    ]
     assert both.named("bob") == both.named("10.0.0.3:9") == both.named("bob-bbbbb") == [bob]
     assert both.named("") == both.named("ALIC") == []
 
@@ -175,3 +182,27 @@ def test_two_processes_that_begin_at_once_make_one_key() -> None:
         for _ in range(4)
     ]
     assert {process.communicate()[0] for process in begun} == {own_keys().id + "\n"}
+
+
+@pytest.mark.parametrize("shell", ["zsh", "bash"])
+def test_a_shell_is_offered_no_name_that_it_would_carry_out(shell: str) -> None:
+    """zsh evaluates what Typer offers it: a backslash takes the one before the dollar sign away."""
+    harmful = [r"\$(touch pwned)", "`touch pwned`", "$(touch pwned)", "a;touch pwned", "--yes", "*"]
+    for number, name in enumerate([*harmful, "kitchen-1", "부엌"]):
+        known_devices.remember(known(str(number) + "A" * 51, name))
+    asking = {
+        "_FEDCONSOLE_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": "fedconsole devices show ",
+        "COMP_WORDS": "fedconsole devices show ",
+        "COMP_CWORD": "3",
+    }
+    offered = subprocess.run(
+        [sys.executable, "-m", "fedconsole.cli.entry"],
+        env=os.environ | asking,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    assert re.findall(r"[^\s\"]*touch[^\s\"]*|--yes|\*\"", offered) == []
+    assert "kitchen-1" in offered
+    assert "부엌" in offered

@@ -236,7 +236,24 @@ def test_a_late_update_changes_nothing() -> None:
     assert run.state == replace(before, num_ignored=before.num_ignored + 1)
     assert run.told == (commands.RefuseUpdate("bob", 1, 1, "too late: round 1 is closed"),)
     run = run.play([*CLOSES, late])
-    assert run.told == (commands.RefuseUpdate("bob", 1, 1, "round 1 is not open"),)
+    assert run.told == (commands.RefuseUpdate("bob", 1, 1, "too late: round 1 is closed"),)
+    assert facts_in(run.last) == [facts.WorkerRejected("bob", 1, "too late: round 1 is closed")]
+
+
+def test_a_straggler_is_named_once_a_round() -> None:
+    plan = replace(PLAN, min_updates=2, virtual=0, workers=("a:1", "b:1", "c:1"))
+    all_three = [joins("alice"), joins("bob"), joins("charlie")]
+    run = play(plan, [*all_three, delivers("alice"), is_lost("charlie"), time_is_up])
+    # Charlie, who is lost, was named by that.
+    assert facts.WorkerStraggler("bob", 1) in facts_in(run.last)
+    # The deadline begins anew.
+    run = run.play([PAUSE, events.WorkerPaused("bob"), RESUME, time_is_up])
+    run = run.play([delivers("bob"), *CLOSES, time_is_up])
+    assert [fact for fact in facts_in(run.commands) if isinstance(fact, facts.WorkerStraggler)] == [
+        facts.WorkerStraggler("bob", 1),
+        facts.WorkerStraggler("alice", 2),
+        facts.WorkerStraggler("bob", 2),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from fedconsole.coordinator import commands, events, facts
-from fedconsole.coordinator.facts import AtTimeout
+from fedconsole.coordinator.facts import AtTimeout, QuorumOf
 from fedconsole.coordinator.machine import replay
 from fedconsole.coordinator.phases import IllegalRequest, RunPhase
 from fedconsole.coordinator.plan import OnQuorumLoss, Plan
@@ -114,7 +114,9 @@ def test_a_straggler_is_stopped_when_the_round_goes_on_without_it() -> None:
 def test_the_next_round_needs_all_again() -> None:
     run = play(PLAN, ALONE)
     assert (run.state.phase, run.state.need) == (RunPhase.WAITING, 2)
-    assert facts_in(run.last)[-1] == facts.RunQuorum(1, 2, RunPhase.WAITING, AtTimeout.FAIL)
+    assert facts_in(run.last)[-1] == facts.RunQuorum(
+        1, 2, QuorumOf.WORKERS, RunPhase.WAITING, AtTimeout.FAIL
+    )
 
 
 def test_between_rounds_the_next_one_is_opened_with_those_that_are_connected() -> None:
@@ -141,7 +143,9 @@ def test_waiting_longer_gives_the_whole_time_once_more() -> None:
     assert run.last == (
         commands.StopTimer(TimerKind.QUORUM, 3),
         commands.StartTimer(TimerKind.QUORUM, 600.0, 4),
-        commands.Announce(facts.RunQuorum(1, 2, RunPhase.WAITING, AtTimeout.FAIL)),
+        commands.Announce(
+            facts.RunQuorum(1, 2, QuorumOf.UPDATES, RunPhase.WAITING, AtTimeout.FAIL)
+        ),
     )
     run = run.play([time_is_up])
     assert ending(run) == (RunPhase.FAILED, ExitCode.QUORUM_LOST)
@@ -171,7 +175,9 @@ def test_after_a_restart_the_operator_need_not_wait_for_those_who_were_there() -
     plan = replace(PLAN, min_updates=1)
     both = (delivers("alice"), delivers("bob"))
     run = play(plan, [*BOTH, *both, *CLOSES[:-1], RESTART, *CLOSES, joins("alice")])
-    assert facts_in(run.last)[-1] == facts.RunQuorum(1, 2, RunPhase.WAITING, AtTimeout.FEWER)
+    assert facts_in(run.last)[-1] == facts.RunQuorum(
+        1, 2, QuorumOf.WORKERS, RunPhase.WAITING, AtTimeout.FEWER
+    )
     run = run.play([FEWER])
     assert facts_in(run.last) == [facts.RoundStarted(2, 1, ("alice",), epoch=1)]
 
@@ -184,7 +190,9 @@ FEWER_PLAN = replace(PLAN, on_quorum_loss=OnQuorumLoss.FEWER)
 
 def test_a_plan_that_is_content_with_fewer_does_not_wait() -> None:
     run = play(FEWER_PLAN, [*BOTH, is_lost("bob")])
-    assert facts_in(run.last)[-1] == facts.RunQuorum(1, 2, RunPhase.TRAINING, AtTimeout.FEWER)
+    assert facts_in(run.last)[-1] == facts.RunQuorum(
+        1, 2, QuorumOf.WORKERS, RunPhase.TRAINING, AtTimeout.FEWER
+    )
     run = run.play([delivers("alice"), time_is_up])
     assert run.state.phase is RunPhase.CLOSING
     run = run.play(CLOSES)
@@ -201,14 +209,16 @@ def test_a_plan_that_is_content_with_fewer_goes_on_without_what_was_rejected() -
 
 def test_a_plan_that_is_content_with_fewer_waits_while_there_is_nobody() -> None:
     run = play(FEWER_PLAN, [*BOTH, is_lost("bob"), is_lost("alice"), time_is_up])
-    assert facts_in(run.last)[-1] == facts.RunQuorum(0, 2, RunPhase.WAITING, AtTimeout.FAIL)
+    assert facts_in(run.last)[-1] == facts.RunQuorum(
+        0, 2, QuorumOf.UPDATES, RunPhase.WAITING, AtTimeout.FAIL
+    )
     run = run.play([joins("alice"), delivers("alice")])
     assert run.state.phase is RunPhase.CLOSING
 
 
 def test_after_a_pause_the_new_deadline_of_a_round_that_is_short_of_workers_is_told() -> None:
     run = play(PLAN, [*BOTH, PAUSE, events.WorkerPaused("alice"), is_lost("bob"), RESUME])
-    warned = facts.RunQuorum(1, 2, RunPhase.TRAINING, AtTimeout.WAIT)
+    warned = facts.RunQuorum(1, 2, QuorumOf.WORKERS, RunPhase.TRAINING, AtTimeout.WAIT)
     assert facts_in(run.last) == [facts.RunResumed(1), warned]
     before = run.last[: run.last.index(commands.Announce(warned))]
     assert any(isinstance(command, commands.StartTimer) for command in before)
@@ -220,5 +230,5 @@ def test_a_wait_that_was_paused_is_told_anew() -> None:
     script = [*BOTH, delivers("alice"), fails("bob"), fails("bob"), PAUSE, RESUME]
     run = play(PLAN, script)
     assert run.state.phase is RunPhase.WAITING
-    waits = facts.RunQuorum(1, 2, RunPhase.WAITING, AtTimeout.FAIL)
+    waits = facts.RunQuorum(1, 2, QuorumOf.UPDATES, RunPhase.WAITING, AtTimeout.FAIL)
     assert facts_in(run.last) == [facts.RunResumed(1), waits]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from fedconsole.coordinator import commands, events, facts
-from fedconsole.coordinator.facts import AtTimeout
+from fedconsole.coordinator.facts import AtTimeout, QuorumOf
 from fedconsole.coordinator.phases import RunPhase
 from fedconsole.coordinator.plan import Plan
 from fedconsole.coordinator.state import Ending, Outcome, PartStatus, TimerKind
@@ -133,12 +133,46 @@ def test_a_round_with_too_few_updates_waits_and_goes_on_with_the_missing_one() -
     assert run.state.phase is RunPhase.WAITING
     assert run.last == (
         commands.StartTimer(TimerKind.QUORUM, 600.0, 3),
-        commands.Announce(facts.RunQuorum(1, 2, RunPhase.WAITING, AtTimeout.FAIL)),
+        commands.Announce(
+            facts.RunQuorum(1, 2, QuorumOf.UPDATES, RunPhase.WAITING, AtTimeout.FAIL)
+        ),
     )
     run = run.play([joins("bob")])
     assert run.told == (sent("bob", attempt=2),)
     run = run.play([delivers("bob")])
     assert run.state.phase is RunPhase.CLOSING
+
+
+def test_a_missing_worker_that_is_back_has_the_whole_time_of_the_round() -> None:
+    run = play(PLAN, [*BOTH, is_lost("bob"), delivers("alice"), time_is_up, joins("bob")])
+    assert run.state.phase is RunPhase.TRAINING
+    assert run.last[-3:] == (
+        commands.StopTimer(TimerKind.QUORUM, 3),
+        commands.StartTimer(TimerKind.ROUND, PLAN.round_timeout_s, 4),
+        commands.Announce(
+            facts.RunQuorum(2, 2, QuorumOf.WORKERS, RunPhase.TRAINING, AtTimeout.WAIT)
+        ),
+    )
+    run = run.play([time_is_up])
+    assert run.state.phase is RunPhase.WAITING, "it is a straggler now, and waited for as any"
+    run = run.play([time_is_up])
+    assert ending(run) == (RunPhase.FAILED, ExitCode.QUORUM_LOST)
+
+
+def test_a_link_that_comes_and_goes_gives_a_straggler_no_more_time() -> None:
+    run = play(PLAN, [*BOTH, delivers("alice"), time_is_up])
+    timer = run.state.timer
+    run = run.play([is_lost("alice"), joins("alice")])
+    assert (run.state.phase, run.state.timer) == (RunPhase.WAITING, timer)
+
+
+def test_a_worker_that_is_back_is_not_enough_where_more_are_missing() -> None:
+    plan = replace(PLAN, virtual=3)
+    lost = [is_lost("bob"), is_lost("carol")]
+    run = play(plan, [*BOTH, joins("carol"), delivers("alice"), *lost, time_is_up, joins("bob")])
+    assert run.state.phase is RunPhase.WAITING
+    run = run.play([joins("carol")])
+    assert run.state.phase is RunPhase.TRAINING
 
 
 def test_a_worker_that_was_out_gets_a_new_chance_when_the_quorum_depends_on_it() -> None:
@@ -160,7 +194,9 @@ def test_a_quorum_that_does_not_come_back_fails_the_run() -> None:
 def test_no_round_is_opened_with_fewer_connected_workers_than_the_quorum() -> None:
     run = play(PLAN, [*BOTH, *BOTH_DELIVER, is_lost("bob"), *CLOSES])
     assert run.state.phase is RunPhase.WAITING
-    assert facts_in(run.last)[-1] == facts.RunQuorum(1, 2, RunPhase.WAITING, AtTimeout.FAIL)
+    assert facts_in(run.last)[-1] == facts.RunQuorum(
+        1, 2, QuorumOf.WORKERS, RunPhase.WAITING, AtTimeout.FAIL
+    )
     run = run.play([joins("bob")])
     assert facts_in(run.last)[-1] == facts.RoundStarted(2, 1, ("alice", "bob"), epoch=1)
 
@@ -186,7 +222,9 @@ def test_a_stopped_timer_changes_nothing() -> None:
 
 def test_a_loss_that_leaves_too_few_is_announced_before_the_deadline() -> None:
     run = play(PLAN, [joins("alice"), joins("bob"), is_lost("bob")])
-    assert facts_in(run.last)[-1] == facts.RunQuorum(1, 2, RunPhase.TRAINING, AtTimeout.WAIT)
+    assert facts_in(run.last)[-1] == facts.RunQuorum(
+        1, 2, QuorumOf.WORKERS, RunPhase.TRAINING, AtTimeout.WAIT
+    )
     enough = play(replace(PLAN, min_updates=1), [joins("alice"), joins("bob"), is_lost("bob")])
     assert not any(isinstance(fact, facts.RunQuorum) for fact in facts_in(enough.last))
 

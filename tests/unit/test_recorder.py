@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pi_daemon.audit.recorder import Entry, Recorder
@@ -91,8 +92,8 @@ def answered(found: Recorder, asked: Command, answer: Any, link: int = 1) -> lis
     return found.on_action(Tell(link, answer))
 
 
-def losses(number: int, *values: float | None) -> Batches:
-    return Batches("run-1", number, 1, 0, 30, values)
+def losses(number: int, *values: float | None, first: int = 0) -> Batches:
+    return Batches("run-1", number, 1, first, 30, values)
 
 
 def test_a_link_says_who_came_from_where_and_which_cards_were_told() -> None:
@@ -202,11 +203,11 @@ def test_an_update_and_its_losses_are_told_to_whom_they_went() -> None:
             "seconds": 3.0,
         }
     ]
-    # After a reconnect its losses are told once more, to that console alone.
+    # After a reconnect its losses are told once more, to that console alone: they have left already.
     found.on_action(Tell(1, losses(1, 0.9, None)))
     told = {"what": "losses told", "run": "run-1", "round": 1}
     assert found.on_action(Deliver(1, 2, start(), TRAINED)) == [
-        {**told, **BY_DESK, "losses": 4},
+        {**told, **BY_DESK, "losses": 2},
         {
             "what": "update sent",
             **BY_DESK,
@@ -221,6 +222,27 @@ def test_an_update_and_its_losses_are_told_to_whom_they_went() -> None:
     assert found.on_action(TrainModel(3, prepare(), start(2), "b" * 64)) == [
         {**told, **BY_TABLET, "losses": 2}
     ]
+
+
+def test_a_loss_counts_once_for_a_console_on_however_many_links_it_is_told() -> None:
+    found = recorder()
+    # The desk's engine is on link 1, its screen on this one.
+    found.on_link_opened(3, replace(DESK, role=ConsoleRole.VIEWER), "10.0.0.2", [CARD])
+    found.on_action(TrainModel(2, prepare(), start(), "b" * 64))
+    found.on_action(Tell(None, losses(1, 0.9, 0.8)))
+    told = {"what": "losses told", **BY_DESK, "run": "run-1", "round": 1}
+    [before, _] = found.on_link_closed(1, "gone")
+    assert before == {**told, "losses": 2}
+    found.on_action(Tell(None, losses(1, 0.7, first=2)))
+    found.on_link_opened(4, DESK, "10.0.0.2", [CARD])
+    found.on_action(Tell(4, losses(1, 0.9, 0.8, 0.7)))
+    [after, _] = found.on_action(Deliver(4, 2, start(), TRAINED))
+    assert after == {**told, "losses": 1}
+    # The same round again, as after its trainer died, is computed and told anew.
+    found.on_action(TrainModel(3, prepare(), start(), "b" * 64))
+    found.on_action(Tell(4, losses(1, 0.9)))
+    [again, _] = found.on_action(Deliver(4, 3, start(), TRAINED))
+    assert again == {**told, "losses": 1}
 
 
 def test_losses_have_a_line_however_their_round_ends() -> None:

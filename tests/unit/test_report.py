@@ -56,6 +56,7 @@ LINES: list[Line] = [
     {"type": "round.started", "round": 2, "attempt": 1, "cohort": ["alice", "bob"]},
     {"type": "worker.update", "round": 2, "worker": "alice", "num_examples": 60, "loss": 0.25},
     {"type": "worker.rejected", "round": 2, "worker": "bob", "reason": "NaN"},
+    {"type": "worker.rejected", "round": 1, "worker": "bob", "reason": "too late"},
     {"type": "round.started", "round": 2, "attempt": 2, "cohort": ["alice", "bob"]},
 ]
 HOSTILE = "a|b\x1b[2J_[x](javascript:1)<b>"
@@ -150,6 +151,8 @@ def test_the_rounds_as_csv_keep_numbers_as_they_are_and_names_without_controls()
         '2,0.30000000000000004,"a,b c",,0.4,0.9,10,20,bb,\n'
     )
     assert tuple(field.name for field in fields(RoundSummary)) == CSV_COLUMNS
+    formula = replace(ROUNDS[0], updates=("=1+1",), training_loss=-0.5)
+    assert csv_text([formula]).splitlines()[1].startswith("1,2.0,'=1+1,-0.5,")
 
 
 def test_the_picture_has_a_curve_for_each_worker_and_one_for_the_test() -> None:

@@ -205,6 +205,13 @@ def test_a_worker_is_virtual_if_its_address_says_so() -> None:
     assert [row.is_virtual for row in model.workers.values()] == [False, True]
 
 
+def test_a_worker_is_a_straggler_until_it_is_told_to_do_something_else() -> None:
+    late = line("worker.straggler", worker="bob", round=1)
+    model = play(joined("bob"), phase("bob", "training"), late)
+    assert model.workers["bob"].phase == "straggler"
+    assert play(phase("bob", "receiving"), model=model).workers["bob"].phase == "receiving"
+
+
 def test_a_worker_is_lost_and_comes_back() -> None:
     model = play(joined("bob"), lost("bob", at=3), lost("bob", at=4))
     bob = model.workers["bob"]

@@ -104,6 +104,26 @@ def test_a_pause_is_no_part_of_the_time_that_rounds_take() -> None:
     assert [row.seconds for row in model.rounds] == [10.0, 70.0, 10.0]
 
 
+@pytest.mark.parametrize(
+    ("halt", "goes_on"),
+    [
+        (
+            line("run.quorum", 60, have=1, need=2, seconds_left=30, phase="waiting"),
+            closed(2, "bob", at=70),
+        ),
+        (line("run.stalled", 60, reason="the disk is full"), update("bob", 2, at=70)),
+    ],
+    ids=["waiting for workers", "waiting for room on the disk"],
+)
+def test_a_run_that_stands_still_has_no_eta(halt: Line, goes_on: Line) -> None:
+    model = play(
+        created(rounds=4), opened(1, "bob"), closed(1, "bob", seconds=10.0), opened(2, "bob")
+    )
+    assert model.eta_s(after(5)) is not None
+    assert play(halt, model=model).eta_s(after(65)) is None
+    assert play(goes_on, model=model).eta_s(after(71)) is not None
+
+
 def test_another_engine_ends_a_pause() -> None:
     model = play(created(rounds=2), opened(1, "bob"), closed(1, "bob", seconds=10.0))
     play(opened(2, "bob"), line("run.paused", 1, round=2), model=model)
@@ -141,7 +161,7 @@ def test_attendance_tells_what_came_of_everybody_in_every_round() -> None:
     model = play(opened(1, "alice", "bob", "charlie", "dave"), update("alice"), rejected("bob"))
     at_work = {"alice": "delivered", "bob": "rejected", "charlie": "at work", "dave": "at work"}
     assert model.attendance.rounds == {1: at_work}
-    play(closed(1, "alice", "dave"), opened(2, "alice"), model=model)
+    play(closed(1, "alice", "dave"), opened(2, "alice"), rejected("alice"), model=model)
     assert model.attendance.rounds == {
         1: {"alice": "delivered", "bob": "rejected", "charlie": "absent", "dave": "delivered"},
         2: {"alice": "at work"},
@@ -174,7 +194,12 @@ def test_the_quorum_is_that_of_the_plan(plan: dict[str, int], quorum: int) -> No
     assert play(created(**plan)).quorum == quorum
 
 
-@pytest.mark.parametrize("over", [opened(2, "bob"), closed(1, "bob"), finished("failed")])
+ENOUGH = line(
+    "run.quorum", 8, have=2, need=2, of="workers", seconds_left=600.0, phase="training", then="wait"
+)
+
+
+@pytest.mark.parametrize("over", [opened(2, "bob"), closed(1, "bob"), finished("failed"), ENOUGH])
 def test_a_quorum_in_danger_is_told_until_the_danger_is_over(over: Line) -> None:
     def danger(model: RunModel) -> tuple[object, ...]:
         return model.have, model.need, model.quorum_seconds_left, model.quorum_at, model.quorum
@@ -255,6 +280,7 @@ def test_the_newest_500_alarms_are_kept() -> None:
         (line("heartbeat", text="alive"), Level.DEBUG),
         (line("warning", text="disk is low", worker=None), Level.WARNING),
         (lost("bob"), Level.WARNING),
+        (line("worker.straggler", worker="bob", round=1), Level.WARNING),
         (QUORUM, Level.WARNING),
         (rejected("bob"), Level.ERROR),
         (finished("aborted"), Level.INFO),

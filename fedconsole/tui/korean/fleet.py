@@ -41,6 +41,11 @@ WORDS: Final = {
     ),
     "no paired device can be reached: {why}": "페어링된 장치에 연결할 수 없습니다: {why}",
     "devices on this machine are not found: {why}": "이 컴퓨터의 장치를 찾을 수 없습니다: {why}",
+    "the devices at {why} have one identity, as after copying an SD card: stop pi-daemon on one of them, "
+    "delete its state folder, and start it again": (
+        "{why}의 장치들이 SD 카드를 복사한 뒤처럼 한 신원을 씁니다: 그중 하나에서 pi-daemon을 멈추고 상태 "
+        "폴더를 지운 뒤 다시 시작하세요"
+    ),
     "more than {why} devices: the others are not shown": (
         "장치가 {why}개를 넘습니다: 나머지는 보이지 않습니다"
     ),

@@ -36,6 +36,7 @@ WORDS: Final[dict[str, str]] = {
     "F1": "F1",
     "trend": "추세",
     "running": "진행 중",
+    "stalled": "멈춤",
     "completed": "완료",
     "aborted": "중단됨",
     "failed": "실패",

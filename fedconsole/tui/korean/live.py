@@ -119,6 +119,7 @@ WORDS: Final = {
     "sending": "보내는 중",
     "waiting": "대기",
     "paused": "정지",
+    "straggler": "낙오",
     "done": "완료",
     "log": "로그",
     "smoothed {weight}": "평활 {weight}",

@@ -74,6 +74,10 @@ class Entry:
     def state(self) -> str:
         return "unreadable" if self.summary is None else self.summary.state.value
 
+    @property
+    def is_going(self) -> bool:
+        return self.summary is not None and self.summary.state.is_going
+
 
 def read_entry(desk: Desk, run: str, before: Entry | None) -> Entry:
     """Read a run; its rounds only when there are more of them than before."""
@@ -119,7 +123,7 @@ class RunRows:
     def _is_due(self, run: str) -> bool:
         entry = self.entries.get(run)
         if entry is None or entry.summary is None or entry.state != "crashed":
-            return entry is None or entry.state == "running"
+            return entry is None or entry.is_going
         # An engine that is just starting has a journal before it can be reached.
         age = self._desk.now() - entry.summary.started
         return age.total_seconds() < _STARTING_S or self._desk.is_running(run)
@@ -170,7 +174,7 @@ class RunRows:
             case "duration":
                 return (
                     (self._desk.now() - entry.summary.started).total_seconds()
-                    if entry.state == "running"
+                    if entry.is_going
                     else entry.summary.seconds
                 )
             case "workers":

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _STATES: Final = {
     "running": ("running", "accent"),
+    "stalled": ("warning", "warning"),
     "completed": ("done", "good"),
     "aborted": ("aborted", "warning"),
     "failed": ("failed", "bad"),
@@ -40,7 +41,7 @@ def started_text(summary: RunSummary) -> str:
 
 def duration_text(summary: RunSummary, now: datetime) -> str:
     """So far, while it runs."""
-    if summary.state == "running":
+    if summary.state.is_going:
         return span((now - summary.started).total_seconds())
     return "-" if summary.seconds is None else span(summary.seconds)
 

@@ -69,6 +69,7 @@ class DevicePanel(VerticalScroll):
         self._append_trends(text, record)
         self._append_cards(text, record)
         self._append_log(text, record, now)
+        # To be copied into a shell, and the device gave itself this name.
         handle = quote(self._desk.inventory.handle(record))
         text.append(f"\nfedconsole devices show {handle}\n", style(self, "dim"))
         text.append(f"fedconsole devices ping {handle}", style(self, "dim"))

@@ -117,6 +117,8 @@ class WorkerRows:
             return Text(word, style(self._widget, "bad"))
         if is_awaited:
             return Text(f"{word}…", style(self._widget, "warning"))
+        if row.phase == "straggler":
+            return Text(word, style(self._widget, "warning"))
         return Text(word)
 
 

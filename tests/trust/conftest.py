@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from tests.support.daemons import DaemonProcess
 from tests.support.pairing import PairedConsole, paired_daemon
+from tests.support.rounds import tiny_model
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -27,3 +28,9 @@ def running(alice: tuple[DaemonProcess, PairedConsole]) -> DaemonProcess:
 @pytest.fixture
 def desk(alice: tuple[DaemonProcess, PairedConsole]) -> PairedConsole:
     return alice[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _capturing_has_been_imported() -> None:
+    """It takes seconds, and a link that is silent meanwhile ends."""
+    tiny_model()

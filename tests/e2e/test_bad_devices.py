@@ -95,7 +95,8 @@ def flood(start: m.StartRound) -> Iterator[m.FromDaemon]:
         yield m.Telemetry(20.0, 0, 1, 2, 3, 0.5)
         yield m.RoundFailed(start.run, start.round, start.attempt + 1, "no reason")
         losses = (0.5,) * MAX_LOSSES
-        yield m.Batches(start.run, start.round, start.attempt, 0, start.num_batches, losses)
+        first = number * MAX_LOSSES
+        yield m.Batches(start.run, start.round, start.attempt, first, start.num_batches, losses)
 
 
 async def test_a_device_that_floods_its_console_with_all_that_it_may_say_fills_no_journal() -> None:

@@ -26,6 +26,7 @@ from tests.support.networks import (
     Once,
     alice_and_bob,
     assert_counted_once,
+    assert_losses_told_once,
     seconds_between,
     until_free,
 )
@@ -100,6 +101,7 @@ async def test_resets_in_mid_upload_and_in_mid_download_change_nothing(
     assert [line["worker"] for line in run.of_type("worker.lost")] == ["bob"] * 2
     assert [line["worker"] for line in run.of_type("worker.rejoined")] == ["bob"] * 2
     assert_counted_once(run)
+    assert_losses_told_once(run.lines)
     assert run.model_id == reference.run.model_id
 
 
@@ -167,6 +169,7 @@ async def test_a_slow_link_makes_the_run_slower_and_nothing_else(
     assert run.of_type("worker.lost") == []
     assert network.proxy.num_connections == 1
     assert_counted_once(run)
+    assert_losses_told_once(run.lines)
     assert run.model_id == reference.run.model_id
 
 
@@ -183,6 +186,7 @@ async def test_flipped_bits_on_the_way_to_a_daemon_cost_links_and_never_change_t
     assert network.proxy.up.num_flips > 0
     assert network.proxy.num_connections > 1
     assert_counted_once(run)
+    assert_losses_told_once(run.lines)
     assert run.model_id == reference.run.model_id
 
 
@@ -206,6 +210,7 @@ async def test_flipped_bits_in_updates_cost_links_and_no_worker_its_place(
     reasons = [line["reason"] for line in run.of_type("worker.rejected")]
     assert [reason for reason in reasons if "too late" not in reason] == []
     assert_counted_once(run)
+    assert_losses_told_once(run.lines)
     assert run.model_id == reference.run.model_id
 
 

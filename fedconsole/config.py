@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,6 +19,7 @@ from fedconsole.errors import FedconsoleError, RefusedError, UsageError
 from fedconsole.fleet.device import Device, Source, parse_address
 from pi_daemon.protocol.limits import PORT
 from pi_daemon.protocol.text import clean
+from pi_daemon.toml import parse_toml
 
 Theme = Literal[
     "ansi",
@@ -227,11 +227,10 @@ def _files(config_file: Path | None) -> Iterator[Path]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RefusedError(f"cannot read {path}: {error.strerror}") from error
-    # A number of 5,000 digits is a ValueError only.
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RefusedError(f"{path} is no TOML: {error}; mend that line") from error
     _require_known(document, [*_TABLES, "devices"], str(path))
     return document

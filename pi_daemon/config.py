@@ -6,7 +6,6 @@ same; the tables `[limits]` and `[share]` also hold what has no option.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Final, Literal
@@ -18,6 +17,7 @@ from pi_daemon.device.terms import Rule
 from pi_daemon.protocol.limits import MAX_DATASETS, PORT
 from pi_daemon.protocol.pairing import ConsoleRole
 from pi_daemon.protocol.values import Name
+from pi_daemon.toml import parse_toml
 
 Size = Annotated[str, Meta(pattern=r"^0*[1-9][0-9]{0,14}[KMGkmg]?$(?!\n)")]
 """Bytes; K, M and G are powers of 1024."""
@@ -111,9 +111,8 @@ def parse(text: str, file: str) -> Config:
         ConfigError: no TOML, an unknown key, or a value of the wrong kind or out of its range.
     """
     try:
-        values = tomllib.loads(text)
-    # A number of 5,000 digits is a ValueError only.
-    except (ValueError, RecursionError) as error:
+        values = parse_toml(text)
+    except ValueError as error:
         raise ConfigError(f"{file}: this is no TOML: {error}") from error
     tables = {key: values.pop(key, {}) for key in ("limits", "share")}
     for key, table in tables.items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pi_daemon.device.actions import Fence
 from pi_daemon.device.refusals import is_viewer, refused
-from pi_daemon.protocol.limits import LEASE_S
+from pi_daemon.protocol.limits import LEASE_S, MAX_FENCE_STEP
 from pi_daemon.protocol.messages import Command, Hello, RefusalCode, Refused, Role, TakeLease
 
 
@@ -50,6 +50,9 @@ class Lease:
         is_same, highest = self.is_of(take.run, key), self.highest.fence
         if (take.fence, is_same) < (highest, True):
             reason = f"fence {take.fence} is not above {highest}, the highest one here"
+            return refused(take.cmd_id, RefusalCode.STALE_FENCE, reason)
+        if take.fence > highest + MAX_FENCE_STEP:
+            reason = f"fence {take.fence} is more than {MAX_FENCE_STEP} above {highest}, the highest one here"
             return refused(take.cmd_id, RefusalCode.STALE_FENCE, reason)
         holder = self.holder(now_s)
         if holder is not None and not is_same and not take.take_over:

@@ -47,6 +47,8 @@ SILENCE_S: Final = 12.0
 
 LEASE_S: Final = 15.0
 """A controller that is silent for longer may be replaced by another."""
+MAX_FENCE_STEP: Final = 1_000
+"""From one holder's fence to the next one's: nobody can use them all up."""
 RENEW_S: Final = 5.0
 KEEP_UPDATE_S: Final = 600.0
 """How long a device keeps an update that its controller has not acknowledged."""

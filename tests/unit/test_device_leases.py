@@ -12,7 +12,7 @@ from pi_daemon.device.actions import (
     WarmUp,
 )
 from pi_daemon.device.device import Device
-from pi_daemon.protocol.limits import LEASE_S
+from pi_daemon.protocol.limits import LEASE_S, MAX_FENCE_STEP
 from pi_daemon.protocol.messages import (
     DeviceState,
     Ok,
@@ -79,6 +79,18 @@ def test_the_replaced_controller_is_stale() -> None:
     script.run, script.fence = "run-1", 1
     assert refusals(script.say(1, RenewLease)) == [RefusalCode.STALE_FENCE]
     assert refusals(script.say(1, TakeLease)) == [RefusalCode.STALE_FENCE]
+
+
+def test_nobody_can_use_up_all_fences() -> None:
+    script = Script()
+    script.open(1)
+    for fence in (2**53 - 1, 2 + MAX_FENCE_STEP):
+        script.fence = fence
+        actions = script.say(1, TakeLease)
+        assert refusals(actions) == [RefusalCode.STALE_FENCE]
+        assert not any(isinstance(action, SaveFence) for action in actions)
+    script.fence = 1
+    assert told(script.say(1, TakeLease), 1) == [Ok("TakeLease")]
 
 
 def keyed() -> Script:

@@ -311,6 +311,8 @@ class RunModel:
         if what not in _OF_WORKERS:
             return
         row = self._row(line["worker"])
+        if what == "joined" and row.name != line.get("address"):
+            self._replace(line.get("address"), row)
         row.version += 1
         match what:
             case "joined" | "rejoined":
@@ -376,6 +378,12 @@ class RunModel:
             letter = _letter(len(self.workers))
             row = self.workers[name] = WorkerRow(name, clean(name, 64), letter)
         return row
+
+    def _replace(self, address: object, row: WorkerRow) -> None:
+        """A worker that was lost before its name was known was told by its address."""
+        unnamed = self.workers.pop(address, None) if isinstance(address, str) else None
+        if unnamed is not None:
+            row.letter = unnamed.letter
 
     def _give_letters(self) -> None:
         """From the first round on by name, not by who was quicker to join."""

@@ -113,6 +113,13 @@ def letters(model: RunModel) -> dict[str, str]:
 # Phases
 
 
+def test_a_worker_that_was_lost_before_its_name_was_known_has_one_row() -> None:
+    gone = {"worker": "bob:1", "address": "bob:1", "reason": "no answer"}
+    model = play(joined("alice"), line("worker.lost", **gone), joined("bob"), joined("charlie"))
+    assert letters(model) == {"alice": "A", "bob": "B", "charlie": "C"}
+    assert (model.num_here, model.workers["bob"].phase) == (3, "waiting")
+
+
 def test_the_phase_follows_the_lines_and_offers_what_it_allows() -> None:
     script = [
         (created(), "gathering"),

@@ -110,7 +110,17 @@ class FedconsoleApp(App[None]):
     # Keys
 
     async def action_mode(self, mode: str) -> None:
-        await self.switch_mode(mode)
+        if mode == "live" and self._live_screen() is None and (run := self._newest_going()):
+            await self.show_run(run)
+        else:
+            await self.switch_mode(mode)
+
+    def _newest_going(self) -> str | None:
+        try:
+            runs = self.desk.run_ids()
+        except FedconsoleError:
+            return None  # the history says why
+        return next((run for run in reversed(runs) if self.desk.is_running(run)), None)
 
     async def action_back(self) -> None:
         screen = self.screen

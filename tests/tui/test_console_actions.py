@@ -275,6 +275,20 @@ async def test_a_run_that_goes_on_is_opened_by_attach() -> None:
         assert found["Open run 20261123-0001"] == "fedconsole runs show 20261123-0001"
 
 
+async def test_the_live_mode_shows_the_newest_run_that_goes_on() -> None:
+    desk = going(BUSY)
+    desk.summaries = {"20201123-0001": a_run(1), RUN: a_run(2)}
+    async with console(desk, "fleet") as pilot:
+        await press(pilot, "3")
+        await until(pilot, lambda: isinstance(pilot.app.screen, LiveScreen))
+        assert isinstance(pilot.app.screen, LiveScreen)
+        assert pilot.app.screen.run_id == RUN
+        desk.running.clear()
+    async with console(desk, "fleet") as pilot:
+        await press(pilot, "3")
+        assert isinstance(pilot.app.screen, NoRunScreen)
+
+
 async def test_the_palette_carries_out_what_is_chosen_in_it() -> None:
     desk = a_desk()
     async with screen_of("live", desk) as pilot:

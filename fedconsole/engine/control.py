@@ -21,6 +21,8 @@ from fedconsole.errors import EngineCrashedError, ExitCode, FedconsoleError
 _MAX_LINE_BYTES = 4 << 20
 """The longest line: a run's plan, or 4096 losses."""
 _LINES_AT_ONCE = 500
+_ANSWER_S = 30.0
+"""It answers at once, but on a machine that is very busy."""
 
 RequestHandler = Callable[[str], None]
 """Carries out one of the operator's requests; raises FedconsoleError when it is not legal now."""
@@ -178,12 +180,20 @@ class ControlLink:
 
         Raises:
             FedconsoleError: the run cannot do that now; the message says why.
-            EngineCrashedError: the engine is gone.
+            EngineCrashedError: the engine is gone, or does not answer.
         """
         reader, writer = await self._open()
+        text = b""
         try:
-            writer.write(_request({"request": name}))
-            text = await reader.readline()
+            async with asyncio.timeout(_ANSWER_S):
+                writer.write(_request({"request": name}))
+                with suppress(ConnectionError):
+                    text = await reader.readline()
+        except TimeoutError as error:
+            raise EngineCrashedError(
+                f"the engine has not answered to {name!r} for {_ANSWER_S:g} s: it stands still, or its machine "
+                "does; what was asked may be done later"
+            ) from error
         finally:
             writer.close()
         if not text:

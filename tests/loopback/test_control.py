@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sqlite3
 import stat
 from collections.abc import AsyncIterator
@@ -149,3 +150,18 @@ async def test_a_run_without_an_engine_is_named(engine: Engine) -> None:
     with pytest.raises(EngineCrashedError, match="no engine listens"):
         async with ControlLink.connect("r2"):
             pass
+
+
+async def test_an_engine_that_dies_over_a_request_is_named(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        asking = asyncio.get_running_loop().create_task(
+            ControlLink(tmp_path / "s").request("pause")
+        )
+        connection, _ = await asyncio.to_thread(listener.accept)
+        await asyncio.to_thread(connection.recv, 1, socket.MSG_PEEK)
+        # What is not read by then makes it a reset.
+        connection.close()
+        with pytest.raises(EngineCrashedError, match="went away before it answered to 'pause'"):
+            await asking

@@ -133,10 +133,12 @@ async def dial(address: str, device_id: str | None = None) -> AsyncIterator[Link
     if way.tls is None:
         link = await open_socket(f"ws://{address}")
     else:
+        from pi_daemon.trust.tls import UnknownKeyError
+
         try:
             link = await _open_tls(address, way.tls)
-        except ssl.SSLCertVerificationError as error:
-            raise await _who_else(address, way, device_id) from error
+        except UnknownKeyError as error:
+            raise _who_else(address, way, device_id, error.certificate) from error
     async with link:
         assert isinstance(link, Link)
         link.expected_id = device_id
@@ -214,40 +216,41 @@ def _has_tls_here(address: str, known: KnownDevices) -> bool:
 
 def _proved(link: Link, way: _Way, address: str) -> str:
     """Whose key the other side has proved; raises WrongDeviceError: nobody's who was expected."""
-    from pi_daemon.trust.keys import key_id
     from pi_daemon.trust.tls import peer_certificate
 
-    certificate = peer_certificate(link.transport.get_extra_info("ssl_object"))
-    device_id = key_id(certificate) if certificate else ""
+    device_id = _id_shown(peer_certificate(link.transport.get_extra_info("ssl_object")))
     if not any(device.id == device_id for device in way.expected):
         raise WrongDeviceError(f"another device answers at {address}")
     return device_id
 
 
-async def _who_else(address: str, way: _Way, device_id: str | None) -> Exception:
+def _who_else(
+    address: str, way: _Way, device_id: str | None, certificate: bytes | None
+) -> Exception:
     """What is wrong with an address at which none of those answered who may."""
-    try:
-        found = await look(address)
-    except LINK_ERRORS as error:
-        return WrongDeviceError(f"another device answers at {address} ({in_words(error)})")
+    found = _id_shown(certificate)
     if (other := way.known.by_id(found)) is not None:
         return WrongDeviceError(f"another device answers at {address}: {other.name} ({found})")
     was_there = KnownDevices(way.expected).at(address)
     if was_there is not None:
         return IdentityChangedError(address, was_there.name, was_there.id, found)
+    shown = found or "its certificate cannot be read"
     if device_id is not None:
-        return WrongDeviceError(f"another device answers at {address}: {found}")
+        return WrongDeviceError(f"another device answers at {address}: {shown}")
     return NotPairedError(
-        f"the device at {address} has a key that is not paired with this console ({found}), and "
+        f"the device at {address} has a key that is not paired with this console ({shown}), and "
         f"nothing was told to it; if it is yours, {_HOW_TO_PAIR}"
     )
 
 
-async def look(address: str) -> str:
-    """The id of whoever answers TLS at an address; nothing is sent to it, no certificate shown."""
-    from pi_daemon.trust.keys import key_id
+def _id_shown(certificate: bytes | None) -> str:
+    """Whose key a certificate has; "" if that cannot be told: nobody's who is known."""
+    from pi_daemon.trust.keys import CertificateError, key_id
 
-    return key_id(await peer_of(address))
+    try:
+        return key_id(certificate or b"")
+    except CertificateError:
+        return ""
 
 
 async def peer_of(address: str) -> bytes:

@@ -59,11 +59,12 @@ class NotPairedError(FedconsoleError):
 
 
 class IdentityChangedError(NotPairedError):
-    """Nothing was sent to whoever answers there."""
+    """Nothing was sent to whoever answers there. `found_id`: empty if its certificate cannot be read."""
 
     def __init__(self, address: str, name: str, known_id: str, found_id: str) -> None:
+        found = found_id or "one whose certificate cannot be read"
         super().__init__(
-            f"IDENTITY CHANGED: {address} is known as {name} ({known_id}), but {found_id} answers there; "
+            f"IDENTITY CHANGED: {address} is known as {name} ({known_id}), but {found} answers there; "
             "somebody may be in between. Only if you know why, as after a new SD card: "
             f"fedconsole devices forget {known_id[:7]}, then pair it anew"
         )

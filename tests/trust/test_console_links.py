@@ -28,7 +28,7 @@ from pi_daemon.protocol.messages import Role
 from pi_daemon.trust.join import parse_join
 from tests.support.daemons import DaemonProcess, daemon, owner_command
 from tests.support.places import redirect
-from tests.support.strangers import stranger
+from tests.support.strangers import of_version_8, shy_stranger, stranger
 
 WAIT_S = 60.0
 pytestmark = pytest.mark.timeout(400)
@@ -194,6 +194,52 @@ async def test_an_impostor_of_the_same_name_at_the_same_address_is_told_nothing(
             assert impostor.keys is not None
             assert isinstance(error, IdentityChangedError)
             assert error.found_id == impostor.keys.id
+            assert bytes(impostor.heard) == b""
+
+
+async def test_a_certificate_that_cannot_be_read_is_another_key(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with paired(place) as (running, alice):
+        await end(running)
+        address = alice.addresses[0]
+        inventory = Inventory()
+        async with stranger(place, port=running.port, shows=of_version_8) as impostor:
+            for device_id in (None, alice.id):
+                error = await why_not(address, device_id)
+                assert isinstance(error, IdentityChangedError)
+                assert (error.known_id, error.found_id) == (alice.id, "")
+            assert await asyncio.to_thread(carry_out, ["devices"]) == 4
+            assert "IDENTITY CHANGED" in capsys.readouterr().out
+            async with watched(inventory):
+                await until(lambda: presence_of(inventory, "alice") is Presence.CHANGED)
+            exit_code, said = await run_on(address)
+            assert exit_code == 4
+            assert "one whose certificate cannot be read answers there" in said
+            assert bytes(impostor.heard) == b""
+        async with stranger(place, shows=of_version_8) as elsewhere:
+            error = await why_not(elsewhere.address, alice.id)
+            assert in_words(error) == (
+                f"another device answers at {elsewhere.address}: its certificate cannot be read"
+            )
+
+
+@pytest.mark.parametrize("begins", [True, False])
+async def test_an_impostor_cannot_hide_the_key_that_it_has_shown_by_hanging_up(
+    place: Path, begins: bool
+) -> None:
+    async with paired(place) as (running, alice):
+        await end(running)
+        address = alice.addresses[0]
+        async with shy_stranger(place, running.port, begins) as impostor:
+            errors = [await why_not(address), await why_not(address)]
+            shown = errors[0 if begins else 1]
+            assert impostor.keys is not None
+            assert isinstance(shown, IdentityChangedError)
+            assert shown.found_id == impostor.keys.id
+            exit_code, said = await run_on(address)
+            assert exit_code == 4
+            assert "IDENTITY CHANGED" in said
             assert bytes(impostor.heard) == b""
 
 

@@ -22,12 +22,11 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from websockets.frames import Close, CloseCode
 from websockets.typing import Subprotocol
 
-from fedconsole import paths
 from fedconsole.errors import (
+    DamagedDeviceError,
     FedconsoleError,
     IdentityChangedError,
     NotPairedError,
-    RefusedError,
 )
 from fedconsole.fleet.device import is_loopback, is_same_place, parse_address, reachable
 from fedconsole.trust import known_devices
@@ -126,6 +125,7 @@ async def dial(address: str, device_id: str | None = None) -> AsyncIterator[Link
         NotPairedError: the device is not known here, or does not admit this console.
         IdentityChangedError: it is known, and another key answers where it was.
         WrongDeviceError: it is another one.
+        DamagedDeviceError: what is kept of it is damaged.
         RefusedError, StorageError: this console's own files are damaged.
         OSError, InvalidHandshake, InvalidURI, TimeoutError: nothing answers that could be one.
     """
@@ -182,25 +182,27 @@ def open_socket(uri: str, tls: ssl.SSLContext | None = None) -> connect:
 
 
 def _find_way(address: str, device_id: str | None) -> _Way:
-    """Raises NotPairedError: nobody who is known can be meant."""
+    """Raises NotPairedError: nobody who is known can be meant. DamagedDeviceError: who is meant, or
+    all, cannot be told from their files."""
     known = known_devices.load()
+    known.require_whole(device_id)
     meant = known.by_id(device_id)
     if meant is None and is_loopback(address) and not _has_tls_here(address, known):
         return _Way(known)
     expected = [meant] if meant else known.all if device_id is None else []
     if not expected:
-        raise _not_paired(address)
+        raise next(iter(known.damaged.values() if device_id is None else ()), _not_paired(address))
     from fedconsole.trust.own_keys import own_keys
-    from pi_daemon.trust.keys import pem_to_der
     from pi_daemon.trust.tls import console_context
 
-    try:
-        certificates = [pem_to_der(device.certificate) for device in expected]
-    except ValueError as error:
-        raise RefusedError(
-            f"what this console knows of a device in {paths.known_devices_dir()} is damaged: forget it, "
-            "and pair it anew"
-        ) from error
+    certificates = []
+    for device in expected:
+        try:
+            certificates.append(known_devices.certificate_of(device))
+        except DamagedDeviceError as error:
+            damage = error
+    if not certificates:
+        raise damage
     keys = own_keys()
     return _Way(known, expected, console_context(keys, certificates), keys.id)
 
@@ -211,7 +213,8 @@ def _has_tls_here(address: str, known: KnownDevices) -> bool:
     for daemon in registered_daemons():
         if is_same_place(parse_address(f"[{reachable(daemon.address)}]:{daemon.port}"), address):
             return daemon.is_initialised
-    return known.at(address) is not None
+    # It could be that of a device whose file cannot be read.
+    return known.at(address) is not None or bool(known.damaged)
 
 
 def _proved(link: Link, way: _Way, address: str) -> str:

@@ -3,6 +3,7 @@
 FedconsoleError           carries its exit code; the command line prints the message and leaves
 ├── UsageError            the command itself is wrong
 ├── RefusedError          configuration or preflight says no; nothing was started
+│   └── DamagedDeviceError     what is kept of one paired device cannot be used
 ├── NotPairedError        a device is not known here, or does not know this console
 │   └── IdentityChangedError   a known device's address answers with another key
 ├── NoQuorumError         too few workers to start
@@ -52,6 +53,10 @@ class UsageError(FedconsoleError):
 
 class RefusedError(FedconsoleError):
     exit_code = ExitCode.REFUSED
+
+
+class DamagedDeviceError(RefusedError):
+    """The others can be reached."""
 
 
 class NotPairedError(FedconsoleError):

@@ -22,12 +22,11 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from websockets.frames import Close, CloseCode
 from websockets.typing import Subprotocol
 
-from fedconsole import paths
 from fedconsole.errors import (
+    DamagedDeviceError,
     FedconsoleError,
     IdentityChangedError,
     NotPairedError,
-    RefusedError,
 )
 from fedconsole.fleet.device import is_loopback, is_same_place, parse_address, reachable
 from fedconsole.trust import known_devices
@@ -126,6 +125,7 @@ async def dial(address: str, device_id: str | None = None) -> AsyncIterator[Link
         NotPairedError: the device is not known here, or does not admit this console.
         IdentityChangedError: it is known, and another key answers where it was.
         WrongDeviceError: it is another one.
+        DamagedDeviceError: what is kept of it is damaged.
         RefusedError, StorageError: this console's own files are damaged.
         OSError, InvalidHandshake, InvalidURI, TimeoutError: nothing answers that could be one.
     """
@@ -133,10 +133,12 @@ async def dial(address: str, device_id: str | None = None) -> AsyncIterator[Link
     if way.tls is None:
         link = await open_socket(f"ws://{address}")
     else:
+        from pi_daemon.trust.tls import UnknownKeyError
+
         try:
             link = await _open_tls(address, way.tls)
-        except ssl.SSLCertVerificationError as error:
-            raise await _who_else(address, way, device_id) from error
+        except UnknownKeyError as error:
+            raise _who_else(address, way, device_id, error.certificate) from error
     async with link:
         assert isinstance(link, Link)
         link.expected_id = device_id
@@ -180,25 +182,27 @@ def open_socket(uri: str, tls: ssl.SSLContext | None = None) -> connect:
 
 
 def _find_way(address: str, device_id: str | None) -> _Way:
-    """Raises NotPairedError: nobody who is known can be meant."""
+    """Raises NotPairedError: nobody who is known can be meant. DamagedDeviceError: who is meant, or
+    all, cannot be told from their files."""
     known = known_devices.load()
+    known.require_whole(device_id)
     meant = known.by_id(device_id)
     if meant is None and is_loopback(address) and not _has_tls_here(address, known):
         return _Way(known)
     expected = [meant] if meant else known.all if device_id is None else []
     if not expected:
-        raise _not_paired(address)
+        raise next(iter(known.damaged.values() if device_id is None else ()), _not_paired(address))
     from fedconsole.trust.own_keys import own_keys
-    from pi_daemon.trust.keys import pem_to_der
     from pi_daemon.trust.tls import console_context
 
-    try:
-        certificates = [pem_to_der(device.certificate) for device in expected]
-    except ValueError as error:
-        raise RefusedError(
-            f"what this console knows of a device in {paths.known_devices_dir()} is damaged: forget it, "
-            "and pair it anew"
-        ) from error
+    certificates = []
+    for device in expected:
+        try:
+            certificates.append(known_devices.certificate_of(device))
+        except DamagedDeviceError as error:
+            damage = error
+    if not certificates:
+        raise damage
     keys = own_keys()
     return _Way(known, expected, console_context(keys, certificates), keys.id)
 
@@ -209,45 +213,47 @@ def _has_tls_here(address: str, known: KnownDevices) -> bool:
     for daemon in registered_daemons():
         if is_same_place(parse_address(f"[{reachable(daemon.address)}]:{daemon.port}"), address):
             return daemon.is_initialised
-    return known.at(address) is not None
+    # It could be that of a device whose file cannot be read.
+    return known.at(address) is not None or bool(known.damaged)
 
 
 def _proved(link: Link, way: _Way, address: str) -> str:
     """Whose key the other side has proved; raises WrongDeviceError: nobody's who was expected."""
-    from pi_daemon.trust.keys import key_id
     from pi_daemon.trust.tls import peer_certificate
 
-    certificate = peer_certificate(link.transport.get_extra_info("ssl_object"))
-    device_id = key_id(certificate) if certificate else ""
+    device_id = _id_shown(peer_certificate(link.transport.get_extra_info("ssl_object")))
     if not any(device.id == device_id for device in way.expected):
         raise WrongDeviceError(f"another device answers at {address}")
     return device_id
 
 
-async def _who_else(address: str, way: _Way, device_id: str | None) -> Exception:
+def _who_else(
+    address: str, way: _Way, device_id: str | None, certificate: bytes | None
+) -> Exception:
     """What is wrong with an address at which none of those answered who may."""
-    try:
-        found = await look(address)
-    except LINK_ERRORS as error:
-        return WrongDeviceError(f"another device answers at {address} ({in_words(error)})")
+    found = _id_shown(certificate)
     if (other := way.known.by_id(found)) is not None:
         return WrongDeviceError(f"another device answers at {address}: {other.name} ({found})")
     was_there = KnownDevices(way.expected).at(address)
     if was_there is not None:
         return IdentityChangedError(address, was_there.name, was_there.id, found)
+    shown = found or "its certificate cannot be read"
     if device_id is not None:
-        return WrongDeviceError(f"another device answers at {address}: {found}")
+        return WrongDeviceError(f"another device answers at {address}: {shown}")
     return NotPairedError(
-        f"the device at {address} has a key that is not paired with this console ({found}), and "
+        f"the device at {address} has a key that is not paired with this console ({shown}), and "
         f"nothing was told to it; if it is yours, {_HOW_TO_PAIR}"
     )
 
 
-async def look(address: str) -> str:
-    """The id of whoever answers TLS at an address; nothing is sent to it, no certificate shown."""
-    from pi_daemon.trust.keys import key_id
+def _id_shown(certificate: bytes | None) -> str:
+    """Whose key a certificate has; "" if that cannot be told: nobody's who is known."""
+    from pi_daemon.trust.keys import CertificateError, key_id
 
-    return key_id(await peer_of(address))
+    try:
+        return key_id(certificate or b"")
+    except CertificateError:
+        return ""
 
 
 async def peer_of(address: str) -> bytes:

@@ -3,6 +3,7 @@
 FedconsoleError           carries its exit code; the command line prints the message and leaves
 ├── UsageError            the command itself is wrong
 ├── RefusedError          configuration or preflight says no; nothing was started
+│   └── DamagedDeviceError     what is kept of one paired device cannot be used
 ├── NotPairedError        a device is not known here, or does not know this console
 │   └── IdentityChangedError   a known device's address answers with another key
 ├── NoQuorumError         too few workers to start
@@ -54,16 +55,21 @@ class RefusedError(FedconsoleError):
     exit_code = ExitCode.REFUSED
 
 
+class DamagedDeviceError(RefusedError):
+    """The others can be reached."""
+
+
 class NotPairedError(FedconsoleError):
     exit_code = ExitCode.NOT_PAIRED
 
 
 class IdentityChangedError(NotPairedError):
-    """Nothing was sent to whoever answers there."""
+    """Nothing was sent to whoever answers there. `found_id`: empty if its certificate cannot be read."""
 
     def __init__(self, address: str, name: str, known_id: str, found_id: str) -> None:
+        found = found_id or "one whose certificate cannot be read"
         super().__init__(
-            f"IDENTITY CHANGED: {address} is known as {name} ({known_id}), but {found_id} answers there; "
+            f"IDENTITY CHANGED: {address} is known as {name} ({known_id}), but {found} answers there; "
             "somebody may be in between. Only if you know why, as after a new SD card: "
             f"fedconsole devices forget {known_id[:7]}, then pair it anew"
         )

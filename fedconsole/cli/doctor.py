@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fedconsole import paths
 from fedconsole.cli.output import Output, OutputOption, print_rows
-from fedconsole.errors import FedconsoleError, StorageError
+from fedconsole.errors import DamagedDeviceError, FedconsoleError, StorageError
 from pi_daemon.protocol.limits import PORT
 
 _MIN_PYTHON = (3, 11)
@@ -207,10 +207,19 @@ def _known_devices() -> Check:
 
     name = "paired devices"
     try:
-        known = known_devices.load().all
+        known = known_devices.load()
     except FedconsoleError as error:
         return Check(name, False, "cannot be read", str(error))
-    return Check(name, True, ", ".join(device.name for device in known) or "none yet")
+    whole, damaged = [], list(known.damaged.values())
+    for device in known.all:
+        try:
+            known_devices.certificate_of(device)
+            whole.append(device.name)
+        except DamagedDeviceError as error:
+            damaged.append(error)
+    fix = "; ".join(map(str, damaged))
+    found = ", ".join([*whole, *([f"{len(damaged)} damaged"] if damaged else [])])
+    return Check(name, not damaged, found or "none yet", fix)
 
 
 def _folder(name: str, folder: Path) -> Check:

@@ -72,6 +72,8 @@ class WorkerLink:
         self._deliveries: asyncio.TaskGroup | None = None
         """Outlives connections: an update that has arrived is not lost with its sender."""
         self._bytes_before = (0, 0)
+        self._impostor: IdentityChangedError | None = None
+        """Who has answered in its place since it was there last."""
         self._is_closing = False
         self.notes = DeviceNotes(job, self._note)
 
@@ -94,7 +96,7 @@ class WorkerLink:
                     self._refuse(refusal, ExitCode.REFUSED)
                     return
                 except (*LINK_ERRORS, LinkClosed) as error:
-                    failure = error
+                    failure = self._worst(error)
                 if self._is_closing:
                     return
                 is_missing = time.monotonic() - self._hello_s > _GRACE_S
@@ -107,6 +109,14 @@ class WorkerLink:
                     self._reports.event(e.WorkerLost(self.worker_id, reason, was_met))
                     self.has_answered.set()
                 address = await self._search.next(address, self.address, next(self._backoff))
+
+    def _worst(self, failure: Exception) -> Exception:
+        """An impostor that hangs up afterwards is one still."""
+        if isinstance(failure, IdentityChangedError):
+            self._impostor = failure
+        elif not isinstance(failure, FedconsoleError):
+            return self._impostor or failure
+        return failure
 
     def _is_hopeless(self, failure: Exception, is_missing: bool) -> TypeGuard[FedconsoleError]:
         """Whether only the operator can mend what keeps this worker from joining. One that has joined
@@ -180,7 +190,7 @@ class WorkerLink:
         if self.hello is not None and theirs.id != self.hello.id:
             raise LinkClosed(f"another device answers at {address} now")
         self._job.claim(address, theirs, self.address)
-        self.address, self.hello = address, theirs
+        self.address, self.hello, self._impostor = address, theirs, None
         self._search.device_id = theirs.id
         self._hello_s = time.monotonic()
         self.has_answered.set()

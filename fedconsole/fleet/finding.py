@@ -29,7 +29,7 @@ async def find(configured: Iterable[Device], seconds: float) -> list[Device]:
 
     Raises:
         OSError: `seconds` is above 0 and this machine has no multicast.
-        RefusedError: what this console knows of devices is damaged.
+        RefusedError: the folder of the devices that it knows is open to others.
     """
     found = await candidates(configured, seconds)
     return merge(found, known_devices.load().all)
@@ -76,6 +76,11 @@ def copies() -> str:
     for device in _local():
         by_id.setdefault(device.device_id, []).append(f"{device.address} ({device.name})")
     return "; ".join(" and ".join(places) for places in by_id.values() if len(places) > 1)
+
+
+def damage() -> str:
+    """Which files of paired devices cannot be read, "" if all can; raises RefusedError as `find`."""
+    return "; ".join(map(str, known_devices.load().damaged.values()))
 
 
 def _is_about(hint: Device, device: KnownDevice) -> bool:

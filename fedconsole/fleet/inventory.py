@@ -48,6 +48,7 @@ class Hindrance(StrEnum):
     NO_MULTICAST = "no multicast here ({why}): add devices by address with +"
     NO_REGISTRY = "devices on this machine are not found: {why}"
     OWN_FILES = "no paired device can be reached: {why}"
+    DAMAGED_DEVICE = "a paired device is not shown: {why}"
     ONE_IDENTITY = ONE_IDENTITY
     TOO_MANY = "more than {why} devices: the others are not shown"
     STOPPED = "the search for devices has stopped ({why}): quit and start fedconsole again"

@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fedconsole.dialling import LINK_ERRORS, console_hello, dial, exchange_hellos, in_words
-from fedconsole.errors import IdentityChangedError, NotPairedError, RefusedError, StorageError
+from fedconsole.errors import (
+    DamagedDeviceError,
+    IdentityChangedError,
+    NotPairedError,
+    RefusedError,
+    StorageError,
+)
 from fedconsole.fleet.device import Device
 from pi_daemon.protocol.messages import Hello, Role
 from pi_daemon.protocol.text import clean
@@ -79,6 +85,8 @@ async def _greet_in_time(device: Device, timeout_s: float) -> Greeting:
         reason = f"no answer within {timeout_s:g} s; is it on, and in this network?"
     except NotPairedError as error:
         reason, failure = str(error), error
+    except DamagedDeviceError as error:
+        reason = str(error)
     except (RefusedError, StorageError):
         raise
     except LINK_ERRORS as error:

@@ -13,9 +13,9 @@ from typing import Final
 from websockets.exceptions import ConnectionClosed
 
 from fedconsole.dialling import LINK_ERRORS, Link, console_hello, dial, exchange_hellos, in_words
-from fedconsole.errors import FedconsoleError, RefusedError, StorageError
+from fedconsole.errors import DamagedDeviceError, FedconsoleError, RefusedError, StorageError
 from fedconsole.fleet.device import Device, Source, parse_address
-from fedconsole.fleet.finding import copies, find
+from fedconsole.fleet.finding import copies, damage, find
 from fedconsole.fleet.inventory import Hindrance, Inventory
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.codec import decode_from_daemon
@@ -73,7 +73,8 @@ class Watcher:
         while True:
             try:
                 self._show_all(await self._find())
-                self._tell_copies(copies())
+                self._tell(Hindrance.ONE_IDENTITY, copies())
+                self._tell(Hindrance.DAMAGED_DEVICE, damage())
                 self._inventory.hindrances.pop(Hindrance.NO_REGISTRY, None)
             except FedconsoleError as error:
                 self._inventory.hindered(Hindrance.NO_REGISTRY, error)
@@ -81,11 +82,12 @@ class Watcher:
                 self._inventory.is_searched |= self._search_s <= 0
             await asyncio.sleep(_QUICK_SEARCH_S)
 
-    def _tell_copies(self, places: str) -> None:
-        if places:
-            self._inventory.hindered(Hindrance.ONE_IDENTITY, places)
+    def _tell(self, hindrance: Hindrance, why: str) -> None:
+        """`why`: empty if nothing hinders."""
+        if why:
+            self._inventory.hindered(hindrance, why)
         else:
-            self._inventory.hindrances.pop(Hindrance.ONE_IDENTITY, None)
+            self._inventory.hindrances.pop(hindrance, None)
 
     async def _search_around(self) -> None:
         from fedconsole.fleet import mdns
@@ -158,7 +160,9 @@ class Watcher:
                 async with dial(place, device.device_id) as link:
                     await self._listen(key, place, link)
             except LINK_ERRORS as error:
-                if isinstance(error, RefusedError | StorageError):
+                if isinstance(error, DamagedDeviceError):
+                    pass  # its row says so
+                elif isinstance(error, RefusedError | StorageError):
                     self._inventory.hindered(Hindrance.OWN_FILES, error)
                 elif device.is_paired:
                     self._own_files_are_good()

@@ -5,8 +5,8 @@ Every call reads them anew, so that a device that was paired elsewhere meanwhile
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +14,11 @@ import msgspec
 from msgspec.structs import replace
 
 from fedconsole import paths
-from fedconsole.errors import RefusedError, StorageError
+from fedconsole.errors import DamagedDeviceError, StorageError
 from fedconsole.fleet.device import is_same_place
 from fedconsole.trust.folders import locked, require_private
 from pi_daemon.protocol.pairing import ConsoleRole
-from pi_daemon.trust.keys import ID_LENGTH, write_privately
+from pi_daemon.trust.keys import ID_LENGTH, CertificateError, key_id, pem_to_der, write_privately
 
 MAX_ADDRESSES: Final = 8
 MIN_ID: Final = 7
@@ -48,6 +48,15 @@ class KnownDevices:
     """As they were when they were read; by name."""
 
     all: Sequence[KnownDevice]
+    damaged: Mapping[str, DamagedDeviceError] = field(default_factory=dict)
+    """Files that cannot be read, by their name without suffix: an id."""
+
+    def require_whole(self, device_id: str | None) -> None:
+        """Raises DamagedDeviceError: the file of this device, or of that whose id begins so, is."""
+        if device_id is not None and len(device_id) >= MIN_ID:
+            for stem, error in self.damaged.items():
+                if stem.startswith(device_id):
+                    raise error
 
     def by_id(self, device_id: str | None) -> KnownDevice | None:
         """The one whose id this is, or begins so: announcements carry a part of it."""
@@ -75,13 +84,33 @@ class KnownDevices:
 
 
 def load() -> KnownDevices:
-    """Raises RefusedError: a file is damaged, or the folder open to others."""
+    """Raises RefusedError: the folder is open to others."""
     folder = paths.known_devices_dir()
     if not folder.is_dir():
         return KnownDevices(())
     require_private(folder)
-    devices = [device for path in folder.glob("*.json") if (device := _read(path)) is not None]
-    return KnownDevices(sorted(devices, key=lambda device: (device.name, device.id)))
+    devices, damaged = [], {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            if (device := _read(path)) is not None:
+                devices.append(device)
+        except DamagedDeviceError as error:
+            damaged[path.stem] = error
+    return KnownDevices(sorted(devices, key=lambda device: (device.name, device.id)), damaged)
+
+
+def certificate_of(device: KnownDevice) -> bytes:
+    """DER. Imports cryptography: only for who speaks TLS.
+
+    Raises DamagedDeviceError: it is not that device's, or no device's.
+    """
+    try:
+        certificate = pem_to_der(device.certificate)
+        if key_id(certificate) == device.id:
+            return certificate
+    except CertificateError:
+        pass
+    raise _damaged(paths.known_devices_dir() / f"{device.id}.json")
 
 
 def remember(device: KnownDevice) -> None:
@@ -146,7 +175,7 @@ def _read(path: Path) -> KnownDevice | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise RefusedError(f"cannot read {path}: {error}") from error
+        raise DamagedDeviceError(f"cannot read {path}: {error}") from error
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise _damaged(path) from error
     if device.id != path.stem or len(device.id) != ID_LENGTH:
@@ -154,5 +183,5 @@ def _read(path: Path) -> KnownDevice | None:
     return device
 
 
-def _damaged(path: Path) -> RefusedError:
-    return RefusedError(f"{path} is damaged: delete it, and pair that device anew")
+def _damaged(path: Path) -> DamagedDeviceError:
+    return DamagedDeviceError(f"{path} is damaged: delete it, and pair that device anew")

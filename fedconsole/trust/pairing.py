@@ -29,7 +29,7 @@ from pi_daemon.protocol.limits import (
 from pi_daemon.protocol.pairing import PATH, Pair, Paired, decode_paired
 from pi_daemon.protocol.text import clean
 from pi_daemon.trust.join import JoinString
-from pi_daemon.trust.keys import Keys, der_to_pem, in_groups, key_id
+from pi_daemon.trust.keys import CertificateError, Keys, der_to_pem, in_groups, key_id, pem_to_der
 from pi_daemon.trust.tls import console_context
 
 _ANSWER_S: Final = 10.0
@@ -84,12 +84,24 @@ async def pair(
 async def _pair_at(address: str, join: JoinString, keys: Keys) -> KnownDevice:
     """Raises NotPairedError; OSError or TimeoutError: nobody answers there."""
     certificate = await peer_of(address)
-    if (found := key_id(certificate)) != join.device_id:
+    try:
+        shown = in_groups(found := key_id(certificate))
+    except CertificateError as error:
+        shown, found = str(error), ""
+    if found != join.device_id:
         raise _OtherKeyError(
-            f"another device answers at {address}: {in_groups(found)}, and the join string is of "
+            f"another device answers at {address}: {shown}, and the join string is of "
             f"{in_groups(join.device_id)}. Nothing was sent to it. Somebody may be in between, or the "
             "address is another's now: give pi-daemon pair on the device again"
         )
+    try:
+        # The rule of all that is kept, before anything is told.
+        pem_to_der(der_to_pem(certificate))
+    except CertificateError as error:
+        raise _OtherKeyError(
+            f"no pi-daemon answers at {address}, though it has the key of the join string: it shows "
+            f"{error}. Nothing was sent to it"
+        ) from error
     try:
         paired = await _ask(address, certificate, join, keys)
     except _TooFastError:

@@ -31,6 +31,10 @@ class IdentityError(Exception):
     """A key or what belongs to it cannot be used; the message says how to mend it."""
 
 
+class CertificateError(ValueError):
+    """What was given as a certificate cannot be read, or is of another kind than ours."""
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The files of an identity, checked."""
@@ -61,14 +65,18 @@ def open_keys(folder: Path) -> Keys:
 
 
 def key_id(certificate: bytes) -> str:
-    """The id of whoever holds the key of a certificate (DER); raises ValueError: it is none."""
+    """The id of whoever holds the key of a certificate (DER); raises CertificateError: it cannot be
+    read."""
     from cryptography import x509
 
-    return _id_of(x509.load_der_x509_certificate(certificate))
+    try:
+        return _id_of(x509.load_der_x509_certificate(certificate))
+    except Exception as error:  # a stranger's bytes: the parser raises more than it documents
+        raise CertificateError("a certificate that cannot be read") from error
 
 
 def pem_to_der(pem: str) -> bytes:
-    """Raises ValueError: it is no certificate, or of another kind than ours."""
+    """Raises CertificateError: it is no certificate, or of another kind than ours."""
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
@@ -77,12 +85,12 @@ def pem_to_der(pem: str) -> bytes:
         is_ours = isinstance(certificate.public_key(), EllipticCurvePublicKey)
         is_named = certificate.subject.rfc4514_string() == f"CN={_id_of(certificate)}"
     except Exception as error:  # a stranger's bytes: the parser raises more than it documents
-        raise ValueError("no certificate") from error
+        raise CertificateError("no certificate") from error
     if not is_ours:
-        raise ValueError("a certificate of another kind of key")
+        raise CertificateError("a certificate of another kind of key")
     if not is_named:
         # Under somebody else's name it could get in the way of theirs.
-        raise ValueError("a certificate that is not named after its key")
+        raise CertificateError("a certificate that is not named after its key")
     return _der(certificate)
 
 

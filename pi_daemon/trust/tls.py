@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _ssl
 import ssl
+import sys
 from collections.abc import Iterable
 
 from pi_daemon.trust.keys import Keys
@@ -55,6 +57,7 @@ def console_context(keys: Keys | None, devices: Iterable[bytes]) -> ssl.SSLConte
             caller compares the key before it sends anything.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.sslobject_class = _ConsoleEnd
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     # Addresses change, and names repeat: the key is what counts.
     context.check_hostname = False
@@ -66,6 +69,35 @@ def console_context(keys: Keys | None, devices: Iterable[bytes]) -> ssl.SSLConte
     if keys is not None:
         context.load_cert_chain(keys.certificate_path, keys.key_path)
     return context
+
+
+class UnknownKeyError(ssl.SSLCertVerificationError):
+    """Whoever answers a console has another key than those that may."""
+
+    certificate: bytes | None = None
+    """What it has shown (DER), whatever that is; None: nothing."""
+
+
+class _ConsoleEnd(ssl.SSLObject):
+    """Keeps what was shown in a handshake that fails: in a second one, whoever has shown it could
+    hide it."""
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except ssl.SSLCertVerificationError as error:
+            unknown = UnknownKeyError(*error.args)
+            unknown.reason = error.reason
+            unknown.certificate = next(iter(_shown(self)), None)
+            raise unknown from error
+
+
+def _shown(connection: ssl.SSLObject) -> list[bytes]:
+    if sys.version_info >= (3, 13):
+        return connection.get_unverified_chain()
+    # The same, before it had a public name.
+    chain = connection._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
+    return [certificate.public_bytes(_ssl.ENCODING_DER) for certificate in chain or ()]
 
 
 def trust(context: ssl.SSLContext, certificate: bytes) -> None:

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from msgspec.structs import replace
 
+from fedconsole import paths
 from fedconsole.cli.main import carry_out
 from fedconsole.dialling import console_hello, dial, exchange_hellos, in_words
-from fedconsole.errors import IdentityChangedError, NotPairedError
+from fedconsole.errors import DamagedDeviceError, IdentityChangedError, NotPairedError
 from fedconsole.fleet.device import Device, Source
-from fedconsole.fleet.inventory import DeviceRecord, Inventory, Presence, presence
+from fedconsole.fleet.inventory import DeviceRecord, Hindrance, Inventory, Presence, presence
 from fedconsole.fleet.viewer import greet
 from fedconsole.fleet.watching import Watcher
 from fedconsole.trust import known_devices, pairing
@@ -28,7 +30,7 @@ from pi_daemon.protocol.messages import Role
 from pi_daemon.trust.join import parse_join
 from tests.support.daemons import DaemonProcess, daemon, owner_command
 from tests.support.places import redirect
-from tests.support.strangers import stranger
+from tests.support.strangers import of_version_8, shy_stranger, stranger
 
 WAIT_S = 60.0
 pytestmark = pytest.mark.timeout(400)
@@ -197,6 +199,52 @@ async def test_an_impostor_of_the_same_name_at_the_same_address_is_told_nothing(
             assert bytes(impostor.heard) == b""
 
 
+async def test_a_certificate_that_cannot_be_read_is_another_key(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with paired(place) as (running, alice):
+        await end(running)
+        address = alice.addresses[0]
+        inventory = Inventory()
+        async with stranger(place, port=running.port, shows=of_version_8) as impostor:
+            for device_id in (None, alice.id):
+                error = await why_not(address, device_id)
+                assert isinstance(error, IdentityChangedError)
+                assert (error.known_id, error.found_id) == (alice.id, "")
+            assert await asyncio.to_thread(carry_out, ["devices"]) == 4
+            assert "IDENTITY CHANGED" in capsys.readouterr().out
+            async with watched(inventory):
+                await until(lambda: presence_of(inventory, "alice") is Presence.CHANGED)
+            exit_code, said = await run_on(address)
+            assert exit_code == 4
+            assert "one whose certificate cannot be read answers there" in said
+            assert bytes(impostor.heard) == b""
+        async with stranger(place, shows=of_version_8) as elsewhere:
+            error = await why_not(elsewhere.address, alice.id)
+            assert in_words(error) == (
+                f"another device answers at {elsewhere.address}: its certificate cannot be read"
+            )
+
+
+@pytest.mark.parametrize("begins", [True, False])
+async def test_an_impostor_cannot_hide_the_key_that_it_has_shown_by_hanging_up(
+    place: Path, begins: bool
+) -> None:
+    async with paired(place) as (running, alice):
+        await end(running)
+        address = alice.addresses[0]
+        async with shy_stranger(place, running.port, begins) as impostor:
+            errors = [await why_not(address), await why_not(address)]
+            shown = errors[0 if begins else 1]
+            assert impostor.keys is not None
+            assert isinstance(shown, IdentityChangedError)
+            assert shown.found_id == impostor.keys.id
+            exit_code, said = await run_on(address)
+            assert exit_code == 4
+            assert "IDENTITY CHANGED" in said
+            assert bytes(impostor.heard) == b""
+
+
 async def test_a_stranger_of_the_same_name_does_not_hide_that_the_key_has_changed(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -340,6 +388,66 @@ async def test_a_run_finds_a_worker_that_moved_while_somebody_else_has_its_addre
             known_devices.met(alice.id, f"127.0.0.1:{moved.port}")
             known_devices.met(alice.id, old)
             assert (await run_on(old))[0] == 0
+
+
+async def test_damaged_files_are_named_and_keep_no_other_device_from_being_used(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with paired(place, "--dataset", "digits=sample") as (_, alice):
+        address = alice.addresses[0]
+        folder = paths.known_devices_dir()
+        unreadable = folder / f"{'B' * 52}.json"
+        unreadable.write_text("{")
+        # Its key is alice's, its name and id are not.
+        known_devices.remember(
+            replace(alice, id="C" * 52, name="carol", addresses=("127.0.0.1:1",))
+        )
+        other = folder / f"{'C' * 52}.json"
+
+        assert await answered_by(address) == await answered_by(address, alice.id) == alice.id
+        assert (await run_on(address))[0] == 0
+        for path in (unreadable, other):
+            for place_of_it in (address, "127.0.0.1:1", "10.0.0.9:9"):
+                error = await why_not(place_of_it, path.stem)
+                assert isinstance(error, DamagedDeviceError)
+                assert f"{path} is damaged: delete it" in str(error)
+
+        capsys.readouterr()
+        assert await asyncio.to_thread(carry_out, ["devices", "-o", "json"]) == 0
+        out, err = capsys.readouterr()
+        rows = {row["name"]: row for row in json.loads(out)}
+        assert (rows["alice"]["state"], rows["carol"]["state"]) == ("idle", "offline")
+        assert str(other) in rows["carol"]["reason"]
+        assert str(unreadable) in err
+
+        await asyncio.to_thread(carry_out, ["doctor", "-o", "json"])
+        checks = {row["check"]: row for row in json.loads(capsys.readouterr().out)}
+        said = checks["paired devices"]
+        assert (said["result"], said["found"]) == ("bad", "alice, 2 damaged")
+        assert str(unreadable) in said["fix"]
+        assert str(other) in said["fix"]
+
+        inventory = Inventory()
+        async with watched(inventory):
+            await until(lambda: presence_of(inventory, "alice") is Presence.ONLINE)
+            await until(lambda: str(other) in record_of(inventory, "carol").reason)
+            await until(
+                lambda: str(unreadable) in inventory.hindrances.get(Hindrance.DAMAGED_DEVICE, "")
+            )
+            unreadable.unlink()
+            await until(lambda: Hindrance.DAMAGED_DEVICE not in inventory.hindrances)
+
+
+async def test_no_plain_link_is_made_where_a_device_with_a_damaged_file_could_have_been(
+    place: Path,
+) -> None:
+    async with paired(place) as (running, alice):
+        await end(running)
+        (paths.known_devices_dir() / f"{alice.id}.json").write_text("{")
+        # Nobody's daemon, as far as this user's folder of daemons tells.
+        async with stranger(place, port=running.port, tls=False) as plain:
+            assert isinstance(await why_not(alice.addresses[0]), DamagedDeviceError)
+            assert bytes(plain.heard) == b""
 
 
 # What else may be there

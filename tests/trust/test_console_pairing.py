@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import subprocess
 import sys
@@ -10,15 +11,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedconsole import paths
 from fedconsole.cli.main import carry_out
 from fedconsole.trust.own_keys import own_keys
-from pi_daemon.trust.join import parse_join
-from pi_daemon.trust.keys import in_groups
+from pi_daemon.trust.join import JoinString, new_secret, parse_join
+from pi_daemon.trust.keys import Keys, in_groups
 from tests.support.daemons import DaemonProcess, daemon, owner_command
 from tests.support.places import redirect
-from tests.support.strangers import stranger
+from tests.support.strangers import of_version_8, stranger
 
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.timeout(400)
@@ -175,6 +179,42 @@ async def test_whoever_is_in_between_at_pairing_never_sees_the_secret(
     assert kept() == ""
     # The string is still good for the real one.
     assert (await answer(capsys, "pair", alice.join))[0] == 0
+
+
+async def test_a_certificate_that_cannot_be_read_is_another_devices(
+    alice: DaemonProcess, capsys: Capture, place: Path
+) -> None:
+    join = parse_join(alice.join)
+    async with stranger(place, shows=of_version_8) as between:
+        elsewhere = alice.join.replace(join.address, between.address)
+        exit_code, _, err = await answer(capsys, "pair", elsewhere)
+        assert bytes(between.heard) == b""
+    assert exit_code == 4
+    assert f"another device answers at {between.address}: a certificate that cannot be read" in err
+    assert kept() == ""
+
+
+def _named_pantry(keys: Keys) -> bytes:
+    key = serialization.load_pem_private_key(keys.key_path.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pantry")])
+    begin = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, begin, begin)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+async def test_a_device_whose_certificate_is_not_named_after_its_key_is_not_paired(
+    capsys: Capture, place: Path
+) -> None:
+    """The rule by which a device admits consoles."""
+    async with stranger(place, shows=_named_pantry) as pantry:
+        assert pantry.keys is not None
+        join = JoinString("127.0.0.1", pantry.port, pantry.keys.id, new_secret())
+        exit_code, _, err = await answer(capsys, "pair", str(join))
+        assert bytes(pantry.heard) == b""
+    assert exit_code == 4
+    assert "it shows a certificate that is not named after its key. Nothing was sent to it" in err
+    assert kept() == ""
 
 
 async def test_a_hostile_name_is_cleaned_before_it_is_shown_or_kept(

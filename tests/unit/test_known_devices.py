@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fedconsole import paths
-from fedconsole.errors import RefusedError, StorageError
+from fedconsole.errors import DamagedDeviceError, RefusedError, StorageError
 from fedconsole.trust import known_devices
 from fedconsole.trust.folders import locked
 from fedconsole.trust.known_devices import MAX_ADDRESSES, KnownDevice, KnownDevices
@@ -144,20 +144,27 @@ def test_a_device_that_cannot_be_forgotten_is_told_with_the_reason() -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\xff", b"[1"])
-def test_a_damaged_file_is_named_with_what_to_do(damage: bytes) -> None:
+def test_a_damaged_file_is_named_with_what_to_do_and_the_others_are_known(damage: bytes) -> None:
     known_devices.remember(known())
+    known_devices.remember(known(BOB, "bob"))
     path = paths.known_devices_dir() / f"{ALICE}.json"
     path.write_bytes(damage)
-    with pytest.raises(RefusedError, match=f"{path} is damaged: delete it, and pair that device"):
-        known_devices.load()
+    found = known_devices.load()
+    assert list(found.all) == [known(BOB, "bob")]
+    assert list(found.damaged) == [ALICE]
+    found.require_whole(BOB)
+    with pytest.raises(DamagedDeviceError, match=f"{path} is damaged: delete it, and pair that"):
+        found.require_whole(ALICE[:16])
+    known_devices.remember(known())
+    assert known_devices.load().damaged == {}
 
 
 def test_a_file_under_the_name_of_another_device_is_damaged() -> None:
     known_devices.remember(known())
     folder = paths.known_devices_dir()
     (folder / f"{ALICE}.json").rename(folder / f"{BOB}.json")
-    with pytest.raises(RefusedError, match="is damaged"):
-        known_devices.load()
+    found = known_devices.load()
+    assert (list(found.all), list(found.damaged)) == ([], [BOB])
 
 
 def test_a_folder_that_others_can_enter_is_refused() -> None:

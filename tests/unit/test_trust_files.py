@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pi_daemon.protocol.pairing import ConsoleRole
 from pi_daemon.trust.consoles import MAX_CONSOLES, Consoles, TooManyConsolesError, named
 from pi_daemon.trust.keys import (
+    CertificateError,
     IdentityError,
     Keys,
     in_groups,
@@ -208,3 +209,22 @@ def shaken(console: ssl.SSLContext, device: ssl.SSLContext) -> tuple[ssl.SSLObje
             except ssl.SSLWantReadError:
                 continue
     return ends
+
+
+@pytest.mark.parametrize(
+    ("part", "instead"),
+    [
+        ("a003020102", "a003020107"),  # the version
+        ("2a8648ce3d0201", "2a8648ce3d0299"),  # the kind of key
+        ("2a8648ce3d030107", "2a8648ce3d030199"),  # the curve
+        ("03420004", "03420009"),  # the point
+    ],
+)
+def test_a_certificate_of_a_strangers_raises_one_error_whatever_is_wrong_with_it(
+    device: Keys, part: str, instead: str
+) -> None:
+    hostile = device.certificate.replace(bytes.fromhex(part), bytes.fromhex(instead))
+    assert hostile != device.certificate
+    for spoiled in (hostile, hostile[:-1], b""):
+        with pytest.raises(CertificateError):
+            key_id(spoiled)

@@ -40,6 +40,7 @@ WORDS: Final = {
         "멀티캐스트를 쓸 수 없습니다 ({why}): +로 주소를 넣어 장치를 추가하세요"
     ),
     "no paired device can be reached: {why}": "페어링된 장치에 연결할 수 없습니다: {why}",
+    "a paired device is not shown: {why}": "페어링된 장치 하나를 표시할 수 없습니다: {why}",
     "devices on this machine are not found: {why}": "이 컴퓨터의 장치를 찾을 수 없습니다: {why}",
     "the devices at {why} have one identity, as after copying an SD card: stop pi-daemon on one of them, "
     "delete its state folder, and start it again": (

@@ -128,7 +128,7 @@ class FleetScreen(ConsoleScreen):
                 "be in between: nothing was sent. Only if you know why: forget it (Del), and pair it anew",
                 name=record.name,
                 address=record.address,
-                found=record.impostor.found_id[:7],
+                found=record.impostor.found_id[:7] or "?",
                 known=record.impostor.known_id[:7],
             )
             for record in inventory.records.values()

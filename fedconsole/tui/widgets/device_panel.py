@@ -123,7 +123,7 @@ def _identity(record: DeviceRecord, own_id: str, now: float) -> Iterator[tuple[s
     if record.device.is_paired:
         yield "paired key", in_groups(record.device.device_id or "")
         if record.impostor is not None:
-            yield "key found", in_groups(record.impostor.found_id)
+            yield "key found", in_groups(record.impostor.found_id) or "?"
         yield "own key", in_groups(own_id) or "-"
     else:
         yield "device id", record.device_id or "-"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe, wait
@@ -148,7 +149,7 @@ def _serve(connections: list[Connection]) -> None:
                 connections.remove(connection)
                 continue
             if asked != request or not answer:
-                request, answer = asked, (attempt or _Attempt()).answer(asked)
+                request, answer = asked, (attempt or _Attempt()).answer(asked, connection)
                 attempt = None
             with suppress(OSError):
                 connection.send_bytes(answer or _CRASHED)
@@ -173,14 +174,19 @@ class _Attempt:
                 os._exit(0)
         other.close()
 
-    def answer(self, request: bytes) -> bytes:
-        """What came of it; nothing if the process has ended over it."""
+    def answer(self, request: bytes, asking: Connection) -> bytes:
+        """What came of it; nothing if the process has ended over it, or was ended with who asks."""
         try:
             self._connection.send_bytes(request)
-            return self._connection.recv_bytes()
+            # Who asks sends nothing more until it is answered: its connection only wakes at its end.
+            if self._connection in wait([self._connection, asking]):
+                return self._connection.recv_bytes()
+            return b""
         except (OSError, EOFError):
             return b""
         finally:
+            # It has answered, or nobody wants it any more.
+            os.kill(self._pid, signal.SIGKILL)
             self._connection.close()
             os.waitpid(self._pid, 0)
 

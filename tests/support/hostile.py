@@ -125,6 +125,20 @@ def endless() -> TinyModel:
     return hostile_model(*with_loss(aten("big", "ones.default", (1000, 1000)), *product, of="n0"))
 
 
+def slow_on_trial() -> TinyModel:
+    """Takes its trial a minute, and no memory to speak of."""
+    parts = (aten(f"n{i}", "unbind.int", ref("many"), 0) for i in range(1000))
+    return hostile_model(
+        *with_loss(
+            aten("one", "zeros.default", (1,)),
+            aten("many", "expand.default", ref("one"), (100_000,)),
+            *parts,
+            Node("n", "getitem", (ref("n0"), 0)),
+            of="n",
+        )
+    )
+
+
 async def train_well(link: RawLink) -> None:
     """What any console may, whatever this one did before."""
     good = hostile_model(*HONEST)
@@ -161,11 +175,11 @@ def _refusals(state_dir: Path) -> list[tuple[Any, ...]]:
 def assert_memory_is_bounded(running: DaemonProcess) -> None:
     """Neither the daemon nor its trainer, which must run, has ever taken more than it may."""
     assert peak_bytes(running.pid) < DAEMON_BYTES
-    for process in (*running.trainers(), *_trials(running)):
+    for process in (*running.trainers(), *trials(running)):
         assert peak_bytes(process.pid) < MEMORY + LIBRARIES
 
 
-def _trials(running: DaemonProcess) -> list[psutil.Process]:
+def trials(running: DaemonProcess) -> list[psutil.Process]:
     """The processes that try graphs."""
     return [child for trainer in running.trainers() for child in trainer.children(recursive=True)]
 

@@ -4,6 +4,7 @@ same console can train a good model afterwards."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -247,6 +248,23 @@ TRIED: dict[str, tuple[Callable[[], TinyModel], RefusalCode, str]] = {
     ),
 }
 """These pass every check that needs no run."""
+for kind, states in (("lstm", (ref("state"), ref("state"))), ("gru", ref("state"))):
+    TRIED[f"weights of a {kind} that torch broadcasts, and overruns in training"] = (
+        partial(
+            scalar,
+            aten("step", "ones.default", (1, 1, 1)),
+            aten("state", "zeros.default", (1, 1, 64)),
+            aten("w_ih", "ones.default", (4, 1)),
+            aten("w_hh", "ones.default", (4, 64)),
+            aten(
+                *("layer", f"{kind}.input", ref("step"), states, (ref("w_ih"), ref("w_hh"))),
+                *(False, 1, 0.0, True, False, False),
+            ),
+            Node("n", "getitem", (ref("layer"), 0)),
+        ),
+        BAD,
+        rf"node layer \(aten.{kind}.input\): has the shape \(4, 1\), expected",
+    )
 
 
 @pytest.mark.parametrize("case", UNRUN)

@@ -6,10 +6,18 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from pi_daemon.protocol.messages import DeviceState, Ok, Prepared, RefusalCode, Status
+from pi_daemon.protocol.messages import (
+    DeviceState,
+    Ok,
+    Prepared,
+    RefusalCode,
+    ReleaseLease,
+    Status,
+)
 from tests.support.daemons import daemon
 from tests.support.hostile import (
     BATCH,
@@ -19,12 +27,16 @@ from tests.support.hostile import (
     hostile_model,
     peak_bytes,
     prepare,
+    slow_on_trial,
+    trials,
     with_graphs,
 )
 from tests.support.links import RawLink, open_link
 from tests.support.rounds import prepare_command
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+TRIAL_S = 20.0
 
 
 @pytest.mark.slow
@@ -54,6 +66,38 @@ async def test_a_batch_that_never_ends_does_not_outlast_its_lease(
             good = hostile_model(*HONEST)
             assert isinstance(await link.take_lease(take_over=True), Ok)
             assert isinstance(await prepare(link, good), Prepared)
+
+
+@pytest.mark.parametrize("ending", ["the lease is released", "the daemon is killed"])
+async def test_a_trial_ends_with_its_trainer(tmp_path: Path, data: Path, ending: str) -> None:
+    model = slow_on_trial()
+    async with (
+        daemon(tmp_path, "--dataset", f"digits={data}") as bob,
+        open_link(bob.port) as villain,
+    ):
+        assert isinstance(await villain.take_lease(), Ok)
+        # The first trial's process is there before its graphs; each further one comes with them.
+        assert isinstance(await prepare(villain, hostile_model(*HONEST)), Prepared)
+        [serving] = trials(bob)
+        command = prepare_command(villain, model, batch_size=BATCH)
+        await villain.send(command)
+        await villain.send_blob(command.graphs, model.graphs)
+        async with asyncio.timeout(TRIAL_S):
+            while not (trying := await asyncio.to_thread(serving.children)):
+                pass
+        if ending == "the daemon is killed":
+            bob.process.kill()
+        else:
+            release = ReleaseLease(
+                cmd_id=villain.new_cmd_id(), run=villain.run, fence=villain.fence
+            )
+            assert await villain.ask(release) == Ok(release.cmd_id)
+        _, alive = await asyncio.to_thread(psutil.wait_procs, [serving, *trying], TRIAL_S)
+        try:
+            assert alive == []
+        finally:
+            for process in alive:
+                process.kill()
 
 
 async def flood_with_commands(villain: RawLink, count: int) -> None:

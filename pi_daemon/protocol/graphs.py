@@ -19,7 +19,6 @@ from pi_daemon.protocol.operators import (
     BATCH_NORM,
     BUILTINS,
     COUNT,
-    EMBEDDING_BAGS,
     INPLACE,
     INSTANCE_NORM,
     OPERATORS,
@@ -266,7 +265,7 @@ def _check_tensor(spec: NamedTensor) -> None:
 def _check_nodes(graph: Graph, tensors: AbstractSet[str]) -> None:
     if len(graph.nodes) > MAX_NODES:
         raise GraphError(f"a graph has {len(graph.nodes)} nodes, at most {MAX_NODES} are allowed")
-    earlier: dict[str, str] = {}
+    earlier: set[str] = set()
     """The operators of the nodes so far, by name."""
     for node in graph.nodes:
         _check_name(node.name)
@@ -286,8 +285,6 @@ def _check_nodes(graph: Graph, tensors: AbstractSet[str]) -> None:
             match value:
                 case NodeRef(name) if name not in earlier:
                     raise _refusal(node, f"uses {name!a}, which no earlier node computes")
-                case NodeRef(name) if earlier[name] in EMBEDDING_BAGS and not _takes_first(node):
-                    raise _refusal(node, "reads what an embedding bag keeps for itself")
                 case StateRef(name) if name not in tensors:
                     raise _refusal(node, f"uses {name!a}, which is no parameter and no buffer")
                 case DType(code) if code not in DTYPE_BYTES:
@@ -297,14 +294,10 @@ def _check_nodes(graph: Graph, tensors: AbstractSet[str]) -> None:
         # A device in words would let a graph allocate where memory is not yet bounded.
         if not isinstance(node.kwargs.get("device"), Device | None):
             raise _refusal(node, "names a device; only wherever it runs is allowed")
-        earlier[node.name] = node.operator
+        earlier.add(node.name)
     for name in (graph.loss, graph.output):
         if name not in earlier:
             raise GraphError(f"the graph returns {name!a}, which no node computes")
-
-
-def _takes_first(node: Node) -> bool:
-    return node.operator == "getitem" and node.args[1:] == (0,)
 
 
 def _scalars(node: Node) -> Iterator[Scalar]:

@@ -13,8 +13,6 @@ BATCH_NORM = "aten.batch_norm.default"
 INSTANCE_NORM = "aten.instance_norm.default"
 COUNT = "aten.add_.Tensor"
 """How batch norm counts its batches; on a temporary, the ordinary `+=`."""
-EMBEDDING_BAGS = frozenset({"aten.embedding_bag.default", "aten.embedding_bag.padding_idx"})
-"""Only the first of their results is defined in every mode."""
 
 BUILTINS = frozenset(
     {
@@ -36,7 +34,7 @@ _LAYERS = _aten("""
     conv_transpose1d.default conv_transpose2d.input conv_transpose3d.input
     lstm.input gru.input rnn_tanh.input rnn_relu.input lstm_cell.default gru_cell.default
     rnn_tanh_cell.default rnn_relu_cell.default
-    embedding.default embedding_bag.default embedding_bag.padding_idx
+    embedding.default
     scaled_dot_product_attention.default
     dropout.default feature_dropout.default alpha_dropout.default feature_alpha_dropout.default
     batch_norm.default instance_norm.default layer_norm.default group_norm.default rms_norm.default

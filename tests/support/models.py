@@ -88,16 +88,6 @@ class TransformerNet(nn.Module):
         return F.log_softmax(self.head(x.mean(dim=1)), dim=1)
 
 
-class BagOfWords(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.bag = nn.EmbeddingBag(50, 16, mode="mean")
-        self.head = nn.Linear(16, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.bag(x))
-
-
 class Regression(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -160,7 +150,6 @@ HEARTBEAT = make_task(HeartbeatNet, (40,), 5, sample_dtype="uint8", prepare=lamb
 LSTM = make_task(lambda: RecurrentNet(nn.LSTM), (7, 6))
 GRU = make_task(lambda: RecurrentNet(nn.GRU), (7, 6))
 TRANSFORMER = make_task(TransformerNet, (10,), sample_dtype="int64", loss=F.nll_loss)
-BAG = make_task(BagOfWords, (10,), sample_dtype="int64")
 WEIGHTED = make_task(lambda: nn.Linear(6, 3), loss=weighted_focal_loss)
 LOSS_MODULE = make_task(lambda: nn.Linear(6, 3), loss=nn.CrossEntropyLoss(CLASS_WEIGHTS))
 REGRESSION = make_task(Regression, num_classes=None, loss=F.mse_loss)

@@ -115,6 +115,15 @@ class WantsPairs(Linear):
         return self.linear(x.view(-1, 2, 6).flip(1).reshape(-1, 6))  # blamed
 
 
+class EmbedsABag(Linear):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(9, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.bag(x.long()))  # blamed
+
+
 def blamed_line(module: type[nn.Module]) -> str:
     lines, first = inspect.getsourcelines(module)
     found = [(first + i, line.strip()) for i, line in enumerate(lines) if "# blamed" in line]
@@ -141,6 +150,10 @@ def blamed_line(module: type[nn.Module]) -> str:
         (HasAWrongShape, "the task cannot be captured: RuntimeError: "),
         (KnowsItsBatch, "the task cannot be captured: it works for batches of 8 only"),
         (WantsManySamples, "the task takes no batches below 5, and must take any size"),
+        (
+            EmbedsABag,
+            "node embedding_bag: operator 'aten.embedding_bag.padding_idx' is not allowed",
+        ),
         (WantsPairs, "node view (aten.view.default): "),
     ],
 )

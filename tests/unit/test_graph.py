@@ -29,7 +29,6 @@ TASKS = {
     "lstm": models.LSTM,
     "gru": models.GRU,
     "transformer": models.TRANSFORMER,
-    "bag": models.BAG,
     "weighted": models.WEIGHTED,
     "loss module": models.LOSS_MODULE,
     "regression": models.REGRESSION,

@@ -40,9 +40,6 @@ LOSS = Node("loss", "aten.mse_loss.default", (NodeRef("linear"), Y))
 NORM_ARGS: tuple[Argument, ...] = (X, None, None, MEAN, VARIANCE, True, 0.1, 1e-5, False)
 
 
-BAG = Node("bag", "aten.embedding_bag.default", (WEIGHT, X, X))
-
-
 def graph(*nodes: Node) -> Graph:
     return Graph((LINEAR, *nodes, LOSS), loss="loss", output="linear")
 
@@ -201,20 +198,6 @@ def test_a_device_refuses(case: str) -> None:
     with pytest.raises(GraphError) as caught:
         decode_unchecked(model(node))
     assert str(caught.value) == reason
-
-
-@pytest.mark.parametrize(
-    "inner",
-    [
-        Node("n", "getitem", (NodeRef("bag"), 1)),
-        Node("n", "getitem", (NodeRef("bag"), NodeRef("linear"))),
-        Node("n", "aten.hstack.default", (NodeRef("bag"),)),
-        Node("n", "aten.cat.default", ((NodeRef("bag"), X),)),
-    ],
-)
-def test_an_embedding_bags_inner_results_stay_unread(inner: Node) -> None:
-    with pytest.raises(GraphError, match=r"^node n \(.*\) reads what an embedding bag keeps"):
-        decode_unchecked(model(BAG, inner))
 
 
 def test_the_desktop_refuses_the_same_before_it_sends() -> None:

@@ -119,21 +119,10 @@ UNRUN: dict[str, tuple[Callable[[], TinyModel], RefusalCode, str]] = {
         BAD,
         r"node n \(aten.to.device\) has a device that is none",
     ),
-    "uninitialised memory of an embedding bag, by keyword": (
-        lambda: scalar(
-            aten("bag", "embedding_bag.default", W, ref("flat"), ref("flat")),
-            Node("n", "getitem", (), {"results": ref("bag"), "index": 3}),
-        ),
+    "uninitialised memory of an embedding bag": (
+        lambda: scalar(aten("n", "embedding_bag.default", W, ref("flat"), ref("flat"))),
         BAD,
-        "node n .getitem. takes its arguments by position",
-    ),
-    "uninitialised memory of an embedding bag, as a list of tensors": (
-        lambda: scalar(
-            aten("bag", "embedding_bag.default", W, ref("flat"), ref("flat")),
-            aten("n", "hstack.default", ref("bag")),
-        ),
-        BAD,
-        "node n .aten.hstack.default. reads what an embedding bag keeps for itself",
+        "node n: operator 'aten.embedding_bag.default' is not allowed",
     ),
     "examples in a buffer": (
         lambda: hostile_model(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from fedconsole.fleet.shards import Shard
     from fedconsole.fleet.viewer import Greeting
 
+_NAMED_S = 10.0
+"""To answer, for devices that were named: they are waited for, and may be busy."""
 _COLUMNS = ("worker", "address", "outcome", "num_examples", "bytes", "bytes_sent", "sha256")
 _DRY_COLUMNS = ("worker", "address", "num_examples", "bytes", "sha256")
 
@@ -154,7 +156,7 @@ async def _greetings(workers: list[str], config: Path | None) -> list[Greeting]:
 
     if workers:
         named = [Device(a, a, Source.CONFIG) for a in map(parse_address, workers)]
-        greetings = await greet_all(named)
+        greetings = await greet_all(named, _NAMED_S)
         first: dict[str, Greeting] = {}
         for greeting in greetings:
             if greeting.failure is not None:

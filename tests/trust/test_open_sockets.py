@@ -141,7 +141,7 @@ runs compare {RUNS} --output json
     "plain demo": "demo --workers 1 --plain --verbose",
     "quiet demo": "demo --workers 2 --quiet",
 }
-TAKEN_UP = ("--json", "--plain --verbose", "--quiet", "--detach")
+TAKEN_UP = ("--json", "--plain --verbose", "--quiet --headless", "--detach")
 ON_A_TERMINAL = {
     "--mouse --lang en": "Fleet",
     "--no-mouse --lang ko": "장치",

@@ -51,6 +51,8 @@ class _LiveConnection(Connection):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(self._silence or exc)
+        # The library aborts what a failing `send` finds; asyncio fails at that where bytes were unsent.
+        self.transport.abort = lambda: None  # type: ignore[method-assign]
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """As in the library, but over after 3 s also where nothing can be sent."""

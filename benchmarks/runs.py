@@ -39,6 +39,8 @@ def own_places(folder: Path) -> Iterator[None]:
         place = places / name[0].lower()
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.environ[f"XDG_{name}"] = str(place)
+    # An installation has its bytecode from the second start on, as users do; without it each start compiles.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     try:
         yield
     finally:

@@ -21,8 +21,9 @@ from rich.console import Console
 
 from fedconsole.fleet.device import Device, Source
 from fedconsole.fleet.inventory import Inventory
-from fedconsole.headless import Line, ProgressScreen, RunProgress, advance, last_words, talk
+from fedconsole.headless import ProgressScreen, RunProgress, advance, last_words, talk
 from fedconsole.history import RoundSummary, RunState, RunSummary
+from fedconsole.sentences import Line
 from fedconsole.tui import lang
 from fedconsole.tui.app import FedconsoleApp
 from fedconsole.tui.opening import Opening

@@ -213,8 +213,13 @@ class Soak:
                 if choice := sorted(number for number in free if number >= first):
                     number = self._dice.choice(choice)
                     free.remove(number)
-                    task = tasks.create_task(self._strike(blow, number))
-                    task.add_done_callback(lambda _, number=number: free.add(number))
+                    tasks.create_task(self._strike_and_free(blow, number, free))
+
+    async def _strike_and_free(self, blow: Blow, number: int, free: set[int]) -> None:
+        try:
+            await self._strike(blow, number)
+        finally:
+            free.add(number)
 
     async def _strike(self, blow: Blow, number: int) -> None:
         device, proxy = self._devices[number], self._proxies[number]

@@ -208,6 +208,12 @@ async def type_into(opened: Terminal, text: str) -> None:
     await opened.shows(text)
 
 
+async def mark_by_mouse(opened: Terminal, name: str) -> None:
+    row = next(i for i, line in enumerate(opened.lines) if name in line)
+    opened.click(opened.lines[row].index(name) - 2, row)
+    await opened.until(lambda _text: "■" in opened.lines[row], "a mark")
+
+
 def the_only_run() -> str:
     (run,) = history.run_ids()
     return run
@@ -269,10 +275,7 @@ async def test_an_operator_runs_a_fleet_by_mouse_alone() -> None:
         opened.click_on("2 New run")
         await opened.shows("no workers", "charlie")
         for name in ("alice", "bob", "charlie"):
-            row = next(i for i, line in enumerate(opened.lines) if name in line)
-            column = opened.lines[row].index(name)
-            opened.click(column - 2, row)
-            await opened.until(lambda _text, row=row: "■" in opened.lines[row], "a mark")
+            await mark_by_mouse(opened, name)
         await opened.shows("ready to start")
         opened.click_on("Start")
         await opened.shows("TRAINING", "p Pause")

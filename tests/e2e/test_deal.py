@@ -64,13 +64,14 @@ async def answer(capsys: Capture, *arguments: str) -> tuple[int, list[dict[str, 
     return exit_code, [json.loads(line) for line in out.splitlines()], err
 
 
-async def train(*options: str) -> tuple[int | None, list[dict[str, Any]]]:
+async def train(*options: str) -> tuple[int, list[dict[str, Any]]]:
     """Exit code and lines of a `run`."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", MAIN, "run", "--headless", "--json", *options),
         stdout=asyncio.subprocess.PIPE,
     )
     out, _ = await process.communicate()
+    assert process.returncode is not None
     return process.returncode, [json.loads(line) for line in out.splitlines()]
 
 

@@ -83,8 +83,8 @@ def _edited(draw: st.DrawFn, bases: st.SearchStrategy[bytes]) -> bytes:
             case 2:
                 size = draw(st.sampled_from([1, 2, 4, 8]))
                 number = draw(st.integers(0, 2 ** (8 * size) - 1))
-                order = draw(st.sampled_from(["big", "little"]))
-                content[begin:end] = number.to_bytes(size, order)
+                is_big = draw(st.booleans())
+                content[begin:end] = number.to_bytes(size, "big" if is_big else "little")
             case 3:
                 content[begin:end] = draw(st.sampled_from(LITERALS))
             case 4:

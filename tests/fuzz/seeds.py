@@ -112,7 +112,10 @@ def from_trainer() -> list[FromTrainer]:
 def corpus() -> dict[str, list[bytes]]:
     frames = re.findall(r"^```json\n(.+)\n```$", PROTOCOL.read_text(), flags=re.MULTILINE)
     beat = b",".join(b"%.3f" % (i / 186) for i in range(187))
-    counted = {"weight": np.ones((2, 3), np.float32), "count": np.array(1, np.int64)}
+    counted: dict[str, Any] = {
+        "weight": np.ones((2, 3), np.float32),
+        "count": np.array(1, np.int64),
+    }
     return {
         "codec": [*(text.encode() for text in frames), *chunk_frames(7, b"content")],
         "tensors": [
@@ -148,7 +151,7 @@ def corpus() -> dict[str, list[bytes]]:
             idx(0x08, np.arange(12, dtype=np.uint8).reshape(1, 3, 4)),
             gzip.compress(idx(0x0D, np.arange(4, dtype=">f4")), mtime=0),
         ],
-        "annotations": [
+        "wfdb_annotations": [
             bytes.fromhex("0a040517 0900ec 0a04".replace(" ", "")) + b"\0\0\0",
             struct.pack("<2H", 22 << 10, 63 << 10 | 25)
             + b"## time resolution: 500.5\0"

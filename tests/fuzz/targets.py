@@ -70,9 +70,9 @@ def codec(folder: Path) -> Target:
                 continue
             if not isinstance(message, Unknown):
                 assert decode(encode(message)) == message, "the message changes on its way"
-        for decode in (decode_pair, decode_paired):
+        for read in (decode_pair, decode_paired):
             with suppress(ProtocolError):
-                decode(content.decode(errors="replace"))
+                read(content.decode(errors="replace"))
         transfers = IncomingTransfers()
         number = int.from_bytes(content[:4], "big")
         blob = Blob(number, len(content), "0" * 64)
@@ -197,11 +197,14 @@ def state(folder: Path) -> Target:
     from pi_daemon.discovery import registered_daemons, registry_dir
     from pi_daemon.identity import Identity, IdentityError
     from pi_daemon.paths import make_private
+    from pi_daemon.trust.keys import open_keys
+
+    identity = Identity(folder / "device", open_keys(make_private(folder / "device")))
 
     def run(content: bytes) -> None:
-        (folder / "fence.json").write_bytes(content)
+        (folder / "device" / "fence.json").write_bytes(content)
         with suppress(IdentityError):
-            Identity(folder, "x").load_fence()
+            identity.load_fence()
         (registry_dir() / "x.json").write_bytes(content)
         registered_daemons()
         (folder / NAME).write_bytes(content)
@@ -276,7 +279,7 @@ def idx(folder: Path) -> Target:
     return Target("idx", run, bytes_per_byte=2_200)
 
 
-def annotations(folder: Path) -> Target:
+def wfdb_annotations(folder: Path) -> Target:
     """WFDB's annotation files."""
     from pi_daemon.ecg.annotations import AnnotationError, read_annotations
 
@@ -287,7 +290,7 @@ def annotations(folder: Path) -> Target:
         found = read_annotations(path)
         assert len(found.samples) == len(found.labels)
 
-    return Target("annotations", run, AnnotationError)
+    return Target("wfdb_annotations", run, AnnotationError)
 
 
 def wfdb_header(folder: Path) -> Target:
@@ -310,11 +313,9 @@ def wfdb_header(folder: Path) -> Target:
     return Target("wfdb_header", run, RecordError, bytes_per_byte=1_000)
 
 
-TARGETS: Final[Mapping[str, Callable[[Path], Target]]] = {
-    make.__name__: make
-    for make in (
-        *(codec, tensors, graphs, pipe, config, daemon_config, join, values, state, texts),
-        *(safetensors_data, npz, heartbeats, idx, annotations, wfdb_header),
-    )
-}
+_MAKERS: Final = (
+    *(codec, tensors, graphs, pipe, config, daemon_config, join, values, state, texts),
+    *(safetensors_data, npz, heartbeats, idx, wfdb_annotations, wfdb_header),
+)
+TARGETS: Final[Mapping[str, Callable[[Path], Target]]] = {make.__name__: make for make in _MAKERS}
 """By name; each is given an empty folder. It imports its parser when it is made: not each needs torch."""

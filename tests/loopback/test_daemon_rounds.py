@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -73,7 +74,7 @@ def losses_of(link: RawLink, attempt: int = 1) -> list[float | None]:
     return losses
 
 
-async def train(link: RawLink, **changes: object) -> tuple[Update, bytes]:
+async def train(link: RawLink, **changes: Any) -> tuple[Update, bytes]:
     command = start_command(link, **changes)
     assert await link.ask(command, tiny_model().content) == Ok(command.cmd_id)
     return await link.update()

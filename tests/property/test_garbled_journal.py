@@ -51,7 +51,7 @@ def garble(files: Sequence[Path], random: Random) -> str:
     content = bytearray(path.read_bytes())
     if random.random() < 0.2:
         begin = random.randrange(0, len(content), SECTOR_BYTES)
-        places = range(begin, min(begin + SECTOR_BYTES, len(content)))
+        places = list(range(begin, min(begin + SECTOR_BYTES, len(content))))
     else:
         places = random.choices(range(len(content)), k=random.choice((1, 1, 3, 30)))
     for place in places:

@@ -85,7 +85,8 @@ class RawLink:
     async def ask(self, command: Command, content: bytes | None = None) -> Answer:
         """Send a command, the bytes that it announces if it does, and wait for its answer."""
         await self.send(command)  # type: ignore[arg-type]
-        [blob] = [b for b in structs.asdict(command).values() if isinstance(b, Blob)] or [None]
+        values = structs.asdict(command).values()
+        blob = next((value for value in values if isinstance(value, Blob)), None)
         if blob is not None and content is not None:
             await self.send_blob(blob, content)
         return await self.answer_to(command.cmd_id)

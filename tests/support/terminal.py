@@ -165,7 +165,7 @@ async def terminal(
         stderr=slave,
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,
-        env=_environment() | (environment or {}),
+        env=_environment() | dict(environment or {}),
     )
     os.close(slave)
     opened = Terminal(process, master, size, is_read)

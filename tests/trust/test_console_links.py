@@ -517,8 +517,8 @@ async def test_at_an_address_that_no_paired_device_had_it_is_said_who_is_there_a
             closed: (3, f"{closed} does not answer: {refused}"),
         }
         capsys.readouterr()
-        for where, (exit_code, sentence) in answers.items():
-            assert await asyncio.to_thread(carry_out, ["devices", "show", where]) == exit_code
+        for where, (expected, sentence) in answers.items():
+            assert await asyncio.to_thread(carry_out, ["devices", "show", where]) == expected
             assert capsys.readouterr().err == f"fedconsole: {sentence}\n"
         exit_code, said = await run_on(there)
         assert (exit_code, not_paired in said) == (4, True)

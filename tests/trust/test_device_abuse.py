@@ -16,6 +16,7 @@ import pytest_asyncio
 from msgspec.structs import replace
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.typing import Origin
 
 from pi_daemon.protocol.limits import MAX_FRAME_BYTES
 from pi_daemon.protocol.messages import Hello, Refused, RenewLease, Role
@@ -159,7 +160,9 @@ async def test_a_browser_is_refused(running: DaemonProcess, desk: PairedConsole,
     for context in (desk.context, console_context(None, [desk.device])):
         with pytest.raises(InvalidStatus) as refused:
             async with connect(
-                f"wss://127.0.0.1:{running.port}{path}", ssl=context, origin="https://example.com"
+                f"wss://127.0.0.1:{running.port}{path}",
+                ssl=context,
+                origin=Origin("https://example.com"),
             ):
                 pass
         assert refused.value.response.status_code == 403

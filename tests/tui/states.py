@@ -174,7 +174,7 @@ def failed() -> list[Line]:
         "exit_code": 7,
         "seconds": 631.0,
     }
-    return [*BUSY, BUSY[-1] | end]
+    return [*BUSY, {**BUSY[-1], **end}]
 
 
 def stale_and_offline() -> FaultyDesk:
@@ -214,7 +214,7 @@ def refused() -> FaultyDesk:
     reason = "its torch 1.13 has no operator aten::rms_norm; install torch 2.4 or later"
     ends = {None: ("alice", "charlie"), reason: ("bob",)}
     names = {record.name: key for key, record in desk.inventory.records.items()}
-    desk.preflight_lines = [
+    checked: list[Line] = [
         {
             "type": "preflight",
             "worker": name,
@@ -227,14 +227,16 @@ def refused() -> FaultyDesk:
         }
         for why, workers in ends.items()
         for name in workers
-    ] + [
+    ]
+    desk.preflight_lines = [
+        *checked,
         {
             "type": "run.finished",
             "run": RUN,
             "outcome": "failed",
             "reason": f"bob cannot take part: {reason}",
             "exit_code": 3,
-        }
+        },
     ]
     return desk
 
@@ -259,7 +261,7 @@ def just_begun() -> FaultyDesk:
     desk = done()
     desk.journals[RUN] = BUSY[:1]
     desk.round_tables[RUN] = []
-    crashed = {
+    crashed: dict[str, object] = {
         "state": RunState.CRASHED,
         "seconds": None,
         "rounds": 0,

@@ -353,7 +353,7 @@ async def test_every_worker_of_a_run_has_an_entry_that_shows_its_lines_only() ->
 
 async def test_a_run_that_waits_has_its_choices_in_the_palette_with_their_command_lines() -> None:
     desk = a_desk()
-    waits = {"have": 2, "need": 3, "seconds_left": 9.0, "phase": "waiting", "then": "fail"}
+    waits: Any = {"have": 2, "need": 3, "seconds_left": 9.0, "phase": "waiting", "then": "fail"}
     put_run(desk, [*BUSY, after(BUSY, "run.quorum", **waits)])
     async with screen_of("live", desk) as pilot:
         await shows(pilot, "WAITING")

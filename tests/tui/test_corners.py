@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.widgets import Input
@@ -188,7 +189,7 @@ async def test_a_question_about_a_run_goes_when_the_run_has_ended_meanwhile() ->
 
 
 async def test_a_question_about_too_few_workers_goes_when_the_run_waits_no_more() -> None:
-    waits = {"have": 2, "need": 3, "seconds_left": 9.0, "phase": "waiting", "then": "fail"}
+    waits: Any = {"have": 2, "need": 3, "seconds_left": 9.0, "phase": "waiting", "then": "fail"}
     lines = [*BUSY, after(BUSY, "run.quorum", **waits)]
     desk = PreparedDesk(journals={RUN: lines}, running={RUN})
     async with console(desk, Opening("live", RUN)) as pilot:

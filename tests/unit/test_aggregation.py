@@ -63,7 +63,7 @@ def test_a_buffer_that_no_update_brings_stays(tmp_path: Path) -> None:
 def test_the_order_of_arrival_does_not_matter(tmp_path: Path) -> None:
     torch.manual_seed(3)
     names = [f"pi-{n:02d}" for n in range(7)]
-    updates = []
+    updates: list[WeightedUpdate] = []
     for name in names:
         tensors = {"fc.weight": torch.randn(2, 3), "bn.num_batches_tracked": torch.tensor(5)}
         updates.append(WeightedUpdate(name, len(updates) + 3, save(tmp_path / name, tensors)))

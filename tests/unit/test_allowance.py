@@ -206,7 +206,7 @@ def test_a_pause_costs_no_time() -> None:
 
 def test_an_evaluation_costs_time_and_its_model_bytes_and_is_finished() -> None:
     script = ready(max_run_seconds=60.0, max_run_received=GRAPHS.size + MODEL.size)
-    fields = {"round": 1, "model_id": MODEL_ID}
+    fields: Any = {"round": 1, "model_id": MODEL_ID}
     script.say(1, Evaluate, "first", **fields, model=MODEL)
     script.now_s += 100.0  # while the model arrives, nothing is computed
     [first] = done(script.device.on_received(1, MODEL.transfer, script.now_s))
@@ -319,7 +319,7 @@ def test_a_round_over_the_end_of_an_epoch_counts_its_longer_part() -> None:
 
 def test_an_evaluation_of_too_few_examples_is_refused() -> None:
     script = ready(Rule(min_examples=97))
-    fields = {"round": 1, "model_id": MODEL_ID, "model": MODEL}
+    fields: Any = {"round": 1, "model_id": MODEL_ID, "model": MODEL}
     assert limit(script.say(1, Evaluate, **fields)) == "min_examples"
 
 

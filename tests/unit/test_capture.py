@@ -22,6 +22,7 @@ class Linear(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(6, 3)
+        self.memory: Tensor
         self.register_buffer("memory", torch.zeros(6))
 
 

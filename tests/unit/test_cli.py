@@ -6,6 +6,7 @@ import io
 import json
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.asyncio.server import serve
@@ -244,7 +245,7 @@ def test_whoever_asks_a_run_without_an_engine_is_told_how_to_resume_it(
 async def test_what_is_asked_of_all_runs_reaches_those_behind_one_that_refuses(
     capsys: Capture,
 ) -> None:
-    asked = []
+    asked: list[str] = []
 
     def refuse(_request: str) -> None:
         raise RefusedError("not now")
@@ -266,7 +267,7 @@ async def test_what_is_asked_of_all_runs_reaches_those_behind_one_that_refuses(
 
 
 def test_tables_align_by_cells_not_characters(capsys: Capture) -> None:
-    rows = [{"name": "앨리스", "n": 1}, {"name": "bob", "n": None}]
+    rows: list[dict[str, Any]] = [{"name": "앨리스", "n": 1}, {"name": "bob", "n": None}]
     print_rows(rows, ("name", "n"), Output.TABLE)
     assert capsys.readouterr().out.splitlines() == ["NAME    N", "앨리스  1", "bob     -"]
 

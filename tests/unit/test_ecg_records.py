@@ -137,7 +137,11 @@ def in_annotations(note: str) -> Callable[[Path], None]:
     """Replace them by a note at the start."""
     words = np.array([22 << 10, 63 << 10 | len(note)], "<u2").tobytes()
     text = note.encode() + bytes(len(note) % 2)
-    return lambda folder: (folder / "7.atr").write_bytes(words + text + b"\0\0") and None
+
+    def change(folder: Path) -> None:
+        (folder / "7.atr").write_bytes(words + text + b"\0\0")
+
+    return change
 
 
 def cut_off(name: str, num_bytes: int) -> Callable[[Path], None]:

@@ -301,4 +301,4 @@ def test_too_many_bytes_are_refused_unread() -> None:
 )
 def test_an_impossible_optimizer_is_refused(arguments: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=f"^{reason}$"):
-        OptimizerSpec(**{"name": "sgd", "lr": 0.1} | arguments)
+        OptimizerSpec(**dict[str, Any](name="sgd", lr=0.1) | arguments)

@@ -164,10 +164,7 @@ PLANTED: dict[str, tuple[Callable[[list[Line]], object], list[str]]] = {
         ["round 1 leaves out alice, whose update was accepted"],
     ),
     "a stranger": (
-        lambda run: (
-            run.__setitem__(4, finished(1, [*COHORT, "eve"])),
-            run.insert(4, update(1, "eve")),
-        ),
+        lambda run: run.__setitem__(slice(4, 5), [update(1, "eve"), finished(1, [*COHORT, "eve"])]),
         [
             "an update of eve was accepted, which is not in round 1's cohort",
             "round 1 counts eve, which is not in its cohort",

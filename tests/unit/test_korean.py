@@ -54,7 +54,7 @@ def translated_literals() -> set[str]:
         for call in source()
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "_"
         for part in call.args
-        if isinstance(part, ast.Constant)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
     }
 
 

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from fedconsole.learning.metrics import ClassMetrics, class_metrics
+
+
+def approximately(value: float) -> Any:
+    return pytest.approx(value)
 
 
 def test_metrics_of_a_small_matrix_worked_out_by_hand() -> None:
@@ -11,7 +17,7 @@ def test_metrics_of_a_small_matrix_worked_out_by_hand() -> None:
     metrics = class_metrics([[3, 1], [2, 2]])
     assert metrics == ClassMetrics(
         accuracy=5 / 8,
-        macro_f1=pytest.approx((6 / 9 + 4 / 7) / 2),
+        macro_f1=approximately((6 / 9 + 4 / 7) / 2),
         recall=(3 / 4, 2 / 4),
         precision=(3 / 5, 2 / 3),
         f1=(6 / 9, 4 / 7),
@@ -28,7 +34,7 @@ def test_a_class_that_is_only_predicted_or_never_predicted_has_an_f1_of_zero() -
     metrics = class_metrics([[4, 0, 1], [5, 0, 0], [0, 0, 0]])
     assert metrics == ClassMetrics(
         accuracy=4 / 10,
-        macro_f1=pytest.approx(8 / 14 / 3),
+        macro_f1=approximately(8 / 14 / 3),
         recall=(4 / 5, 0.0, None),
         precision=(4 / 9, None, 0.0),
         f1=(8 / 14, 0.0, 0.0),

@@ -209,7 +209,8 @@ def test_a_transfer_is_broken_off_by_the_console(kind: Any) -> None:
     script = Dealing()
     script.find()
     script.put()
-    assert Ok(kind.__name__) in told(script.say(1, kind, **({"round": 1} if kind is Abort else {})))
+    fields: Any = {"round": 1} if kind is Abort else {}
+    assert Ok(kind.__name__) in told(script.say(1, kind, **fields))
     assert script.device.on_received(1, 1, script.now_s) == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
@@ -77,7 +77,7 @@ def plans(draw: st.DrawFn) -> Plan:
         round_timeout_s=draw(positive),
         on_quorum_loss=draw(st.sampled_from(OnQuorumLoss)),
         quorum_timeout_s=draw(positive),
-        eval_every=draw(st.sampled_from(["round", "epoch"]) | count),
+        eval_every=draw(st.one_of(st.sampled_from(["round", "epoch"]), count)),
         stop_at=draw(
             st.none() | st.tuples(st.sampled_from(["accuracy", "loss"]), st.floats(-1e300, 1e300)),
         ),
@@ -272,7 +272,8 @@ def test_a_hint_that_could_be_typed_is_the_default() -> None:
 def test_all_choices_of_a_field_are_offered_its_default_first(spec: Any) -> None:
     chosen = [state((), virtual="1", **{spec.name: choice}).read()[0] for choice in spec.choices]
     values = [getattr(plan, spec.name) for plan in chosen]
-    assert values == list(type(values[0]))
+    kind: Any = type(values[0])
+    assert values == list(kind)
     assert values[0] == getattr(Plan(virtual=1), spec.name)
 
 
@@ -285,7 +286,7 @@ def test_the_datasets_of_the_built_in_tasks_are_those_that_the_engine_knows() ->
 
 # How long it will take
 
-TRIALS = [
+TRIALS: Final[list[dict[str, Any]]] = [
     {"worker": "alice", "batch_seconds": 0.5, "num_examples": 100},
     {"worker": "bob", "batch_seconds": 2.0, "num_examples": 640},
     {"worker": "charlie", "reason": "no dataset"},
@@ -306,7 +307,7 @@ TRIALS = [
     ],
 )
 def test_training_takes_as_long_as_the_slowest_worker(
-    length: dict[str, int], expected: str
+    length: dict[str, Any], expected: str
 ) -> None:
     assert estimate(Plan(virtual=4, **length), TRIALS) == expected
 

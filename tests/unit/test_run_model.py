@@ -114,7 +114,7 @@ def letters(model: RunModel) -> dict[str, str]:
 
 
 def test_a_worker_that_was_lost_before_its_name_was_known_has_one_row() -> None:
-    gone = {"worker": "bob:1", "address": "bob:1", "reason": "no answer"}
+    gone: Any = {"worker": "bob:1", "address": "bob:1", "reason": "no answer"}
     model = play(joined("alice"), line("worker.lost", **gone), joined("bob"), joined("charlie"))
     assert letters(model) == {"alice": "A", "bob": "B", "charlie": "C"}
     assert (model.num_here, model.workers["bob"].phase) == (3, "waiting")

@@ -10,8 +10,8 @@ import pytest
 
 from fedconsole.sentences import seed_line, sentence
 from fedconsole.tui.run_model import RunModel
-from fedconsole.tui.run_model import Test as Evaluation
 from fedconsole.tui.run_records import AlarmRecord, Level, LogRecord, RoundRow, Series
+from fedconsole.tui.run_records import Test as Evaluation
 from tests.support.histories import HOSTILE
 from tests.unit.test_run_model import (
     QUORUM,
@@ -292,8 +292,9 @@ def test_the_newest_500_alarms_are_kept() -> None:
 )
 def test_each_line_is_logged_once_with_its_level(said: Line, level: Level) -> None:
     model = play(said)
-    told = LogRecord(model.last_at, level, said.get("worker") or "", sentence(said))
-    assert model.last_at == datetime.fromisoformat(said["time"])
+    at = datetime.fromisoformat(said["time"])
+    told = LogRecord(at, level, said.get("worker") or "", sentence(said))
+    assert model.last_at == at
     assert model.take_log() == [told]
     assert model.take_log() == []
 

@@ -12,8 +12,8 @@ import pytest
 
 from fedconsole.coordinator.phases import RunPhase
 from fedconsole.tui.run_model import RunModel
-from fedconsole.tui.run_model import Test as Evaluation
 from fedconsole.tui.run_records import RoundRow
+from fedconsole.tui.run_records import Test as Evaluation
 
 FOLDER = Path(__file__).parents[2] / "screenshots"
 RUNS = sorted(path.stem for path in FOLDER.glob("*.jsonl"))

@@ -154,7 +154,7 @@ def test_three_workers_learn_the_digits_to_95_percent_in_a_few_rounds() -> None:
                 optimizer.step()
             models.append(model)
         with torch.no_grad():
-            state = {name: sum(model[name] for model in models) / 3 for name in state}
+            state = {name: torch.stack([m[name] for m in models]).mean(0) for name in state}
             _, output = evaluation.run(state, {}, *test)
     assert (output.argmax(1) == test[1]).float().mean() >= 0.95
 

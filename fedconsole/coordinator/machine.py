@@ -5,7 +5,7 @@ Pure: no clock, tensors, files or awaits. Timers and everything else that acts a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import assert_never
 
 from msgspec.structs import replace
@@ -59,7 +59,13 @@ def advance(state: RunState, event: events.Event) -> Step:
 
 
 def replay(journal: Iterable[events.Event]) -> RunState:
-    """The state that a journal leads to.
+    """The state that a journal leads to; raises as `states`."""
+    *_, last = states(journal)
+    return last
+
+
+def states(journal: Iterable[events.Event]) -> Iterator[RunState]:
+    """The state after each event of a journal.
 
     Raises:
         ValueError: the first event is not RunCreated.
@@ -68,9 +74,10 @@ def replay(journal: Iterable[events.Event]) -> RunState:
     if not isinstance(first, events.RunCreated):
         raise ValueError(f"the journal begins with {type(first).__name__}, expected RunCreated")
     state, _ = start(first)
+    yield state
     for event in others:
         state, _ = advance(state, event)
-    return state
+        yield state
 
 
 def request_of(event: events.RequestEvent) -> Request:

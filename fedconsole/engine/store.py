@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -125,13 +125,42 @@ class RunStore:
             for n, row in enumerate(batch, start=1)
         ]
         sealed = self._seal.after(texts, values)
-        try:
-            self._database.execute("BEGIN")
+        with self._transaction():
             self._database.executemany(
                 "INSERT INTO events(event) VALUES (?)", [(text,) for text in texts]
             )
             self._database.executemany("INSERT INTO journal VALUES (?,?,?,?)", values)
             sealed.write(self._database)
+        self._pending, self._pending_events, self._num_left_out = [], [], 0
+        self._seal = sealed
+        self.on_change()
+
+    def go_back(self, num_events: int, round_number: int, why: Row) -> None:
+        """Take back what follows the first start of a round, and say why: it is done again.
+
+        Args:
+            num_events: so many had happened when the round was started.
+        """
+        (seq,) = self._database.execute(
+            "SELECT min(seq) FROM journal WHERE type = 'round.started' AND line ->> '$.round' = ?",
+            (round_number,),
+        ).fetchone()
+        value = (seq + 1, time_ms(), why.type, json.dumps(why.fields))
+        with self._transaction():
+            self._database.execute("DELETE FROM events WHERE number > ?", (num_events,))
+            self._database.execute("DELETE FROM journal WHERE seq > ?", (seq,))
+            self._database.execute("INSERT INTO journal VALUES (?,?,?,?)", value)
+            sealed = seal.compute(self._database)
+            sealed.write(self._database)
+        self._seal = sealed
+        self.on_change()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All that is written meanwhile is there afterwards, or nothing; raises StorageError."""
+        try:
+            self._database.execute("BEGIN")
+            yield
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
             if self._database.in_transaction:
@@ -140,9 +169,6 @@ class RunStore:
             self.on_change()
             raise StorageError(self.refusal) from error
         self.refusal = None
-        self._pending, self._pending_events, self._num_left_out = [], [], 0
-        self._seal = sealed
-        self.on_change()
 
     def _of_left_out(self) -> list[Row]:
         if not self._num_left_out:

@@ -116,6 +116,8 @@ def _take(turn: Turn, event: events.Event) -> None:
             quorum.wait_longer(turn)
         case events.FewerRequested():
             rounds.go_on_with_fewer(turn)
+        case events.WorkerPreparing():
+            quorum.begin_preparing(turn, event.worker)
         case events.WorkerJoined():
             _join(turn, event)
         case events.WorkerRefused():
@@ -156,6 +158,7 @@ def _take(turn: Turn, event: events.Event) -> None:
 
 
 def _join(turn: Turn, event: events.WorkerJoined) -> None:
+    turn.end_preparing(event.worker)
     member = turn.state.members.get(event.worker)
     if member is None:
         member = Member(
@@ -217,6 +220,7 @@ def _take_up_part(turn: Turn, event: events.WorkerJoined) -> None:
 
 
 def _refuse_worker(turn: Turn, event: events.WorkerRefused) -> None:
+    turn.end_preparing(event.worker)
     if turn.state.phase is RunPhase.GATHERING:
         turn.fail(f"{event.worker} cannot take part: {event.reason}", event.exit_code)
         return
@@ -237,6 +241,8 @@ def _refuse_worker(turn: Turn, event: events.WorkerRefused) -> None:
 
 
 def _lose(turn: Turn, event: events.WorkerLost) -> None:
+    was_preparing = event.worker in turn.state.preparing
+    turn.end_preparing(event.worker)
     state = turn.state
     member = state.members.get(event.worker)
     if state.phase is RunPhase.GATHERING:
@@ -253,7 +259,7 @@ def _lose(turn: Turn, event: events.WorkerLost) -> None:
         quorum.warn(turn)
     elif state.phase is RunPhase.GATHERING and event.worker not in state.absent:
         turn.announce(facts.WorkerLost(event.worker, event.worker, event.reason))
-    elif state.phase is not RunPhase.GATHERING:
+    elif state.phase is not RunPhase.GATHERING and not was_preparing:
         turn.ignore()
         return
     rounds.settle(turn)
@@ -274,13 +280,13 @@ def _expire(turn: Turn, event: events.TimerExpired) -> None:
         return
     turn.state = replace(turn.state, timer=None)
     match timer.kind:
-        case TimerKind.GATHERING:
-            rounds.begin_or_fail(turn)
         case TimerKind.ROUND:
             rounds.reach_deadline(turn)
         case TimerKind.EVALUATION:
             closing.give_up_evaluations(turn)
-        case TimerKind.QUORUM:
+        case TimerKind.GATHERING | TimerKind.QUORUM if quorum.prolong(turn):
+            pass
+        case TimerKind.GATHERING | TimerKind.QUORUM | TimerKind.PREPARATION:
             rounds.end_wait(turn)
         case TimerKind.ABORT:
             rounds.end_aborted(turn)
@@ -352,6 +358,7 @@ def _restart(turn: Turn, event: events.EngineRestarted) -> None:
         waiting_for=frozenset(),
         absent={},
         expected=frozenset(),
+        preparing=frozenset(),
         timer=None,
         is_regathering=True,
     )

@@ -90,6 +90,7 @@ class WorkerLink:
         address = self.address
         async with asyncio.TaskGroup() as self._deliveries:
             while True:
+                began_s = time.monotonic()
                 try:
                     await self._connect_once(address)
                 except Refusal as refusal:
@@ -99,7 +100,7 @@ class WorkerLink:
                     failure = self._worst(error)
                 if self._is_closing:
                     return
-                is_missing = time.monotonic() - self._hello_s > _GRACE_S
+                is_missing = _is_missing(failure, self._hello_s, began_s)
                 if self._is_hopeless(failure, is_missing):
                     self._refuse(failure, failure.exit_code)
                     return
@@ -243,6 +244,7 @@ class WorkerLink:
         await asyncio.shield(self._job.names)
         self.worker_id = self._job.name_of(self.hello)
         require_suitable(self.hello, captured, self._job)
+        self._reports.event(e.WorkerPreparing(self.worker_id))
         plan = self._job.plan
         blob = connection.announce(len(captured.graphs), captured.graphs_sha256)
         try:
@@ -415,3 +417,13 @@ class WorkerLink:
                 connection, self._job, self._reports, self.worker_id, update, path, failure
             )
         )
+
+
+def _is_missing(failure: Exception, since_s: float, dialled_s: float) -> bool:
+    """Whether a device that was not there at `since_s` has had its time to come.
+
+    One that is just starting refuses, and this process may hear of that late: what counts is when it
+    was dialled.
+    """
+    until_s = dialled_s if isinstance(failure, ConnectionRefusedError) else time.monotonic()
+    return until_s - since_s > _GRACE_S

@@ -126,6 +126,10 @@ class Walk(RuleBasedStateMachine):
         self.tell(joins(worker, NUM_EXAMPLES[worker], NUM_HOLDOUT[worker], working_on))
 
     @rule(worker=WORKERS)
+    def is_made_ready(self, worker: str) -> None:
+        self.tell(events.WorkerPreparing(worker))
+
+    @rule(worker=WORKERS)
     def another_device_joins_under_the_name(self, worker: str) -> None:
         if worker in self.state.members:
             self.tell(replace(joins(worker, NUM_EXAMPLES[worker]), device_id="other"))

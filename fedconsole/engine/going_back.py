@@ -1,4 +1,4 @@
-"""Lets a run that is taken up go on from an older model, where its disk has spoilt the newest one.
+"""Lets a run that is taken up go on from what its disk has not spoilt, and says so.
 
 Before anybody reads the journal, as lines are taken back.
 """
@@ -12,6 +12,17 @@ from fedconsole.coordinator.events import Event
 from fedconsole.engine.store import Row, RunStore
 from fedconsole.errors import StorageError
 from fedconsole.learning.contents import read_whole
+
+
+def tell_lost_end(store: RunStore) -> None:
+    """Say so where the disk has spoilt the end of the journal: what it told is done again.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    if store.has_lost_end and store.last_seq:
+        text = "the end of the journal is damaged on this disk: what it told is done again"
+        store.commit(Row("warning", {"text": text}))
 
 
 def go_back_to_whole_model(store: RunStore) -> None:

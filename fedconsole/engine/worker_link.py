@@ -100,7 +100,7 @@ class WorkerLink:
                     failure = self._worst(error)
                 if self._is_closing:
                     return
-                is_missing = _is_missing(failure, self._hello_s, began_s)
+                is_missing = is_overdue(failure, self._hello_s, began_s)
                 if self._is_hopeless(failure, is_missing):
                     self._refuse(failure, failure.exit_code)
                     return
@@ -195,6 +195,8 @@ class WorkerLink:
         self._search.device_id = theirs.id
         self._hello_s = time.monotonic()
         self.has_answered.set()
+        if self._job.names.done():
+            self._take_name(theirs)  # what it tells comes as soon as it is leased
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(connection.listen())
             try:
@@ -227,6 +229,11 @@ class WorkerLink:
                 except CommandRefused as error:
                     raise LinkClosed(f"the device has left this run: {error}") from error
 
+    def _take_name(self, hello: m.Hello) -> None:
+        self.worker_id = self._job.name_of(hello)
+        if (told := self._job.told.pop(self.worker_id, None)) is not None:
+            self.notes.go_on_from(*told)
+
     async def _prepare(self, connection: Connection) -> m.Prepared:
         """Take the lease and make the device ready for rounds."""
         assert self.hello is not None
@@ -242,7 +249,7 @@ class WorkerLink:
         self._leased = connection
         captured = await asyncio.shield(self._job.captured)
         await asyncio.shield(self._job.names)
-        self.worker_id = self._job.name_of(self.hello)
+        self._take_name(self.hello)
         require_suitable(self.hello, captured, self._job)
         self._reports.event(e.WorkerPreparing(self.worker_id))
         plan = self._job.plan
@@ -419,7 +426,7 @@ class WorkerLink:
         )
 
 
-def _is_missing(failure: Exception, since_s: float, dialled_s: float) -> bool:
+def is_overdue(failure: Exception, since_s: float, dialled_s: float) -> bool:
     """Whether a device that was not there at `since_s` has had its time to come.
 
     One that is just starting refuses, and this process may hear of that late: what counts is when it

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -266,6 +267,15 @@ async def test_updates_that_waited_for_another_engine_are_told_under_their_worke
     told = list(history.lines(run))
     assert [line for line in told if line["type"] == "worker.rejected"] == []
     assert {line["worker"] for line in told if line.get("worker")} == {"alice", "bob", "charlie"}
+    # The devices tell all of the round again: what is in the journal does not come a second time.
+    batches = Counter(
+        (line["worker"], line["first"] + index)
+        for line in told
+        if line["type"] == "worker.batches"
+        for index in range(len(line["losses"]))
+    )
+    assert set(batches.values()) == {1}
+    assert len(batches) == 3 * 2000
 
 
 async def is_delivering(port: int) -> None:

@@ -170,9 +170,9 @@ def _copy_model(run: str, target: Path) -> None:
 
     from fedconsole.stored_models import find_whole
 
+    source = find_whole(run)
     if target.exists():
         raise RefusedError(f"{target} exists; remove it or choose another name")
-    source = find_whole(run)
     try:
         shutil.copyfile(source, target)
     except OSError as error:

@@ -124,13 +124,15 @@ def _with_worker(progress: RunProgress, line: Line, **changes: Any) -> RunProgre
 def last_words(progress: RunProgress) -> list[str]:
     """How the run ended, where its model is, and what to type next; the run has finished."""
     end = progress.finished or {}
-    if end.get("exit_code") in {
-        ExitCode.REFUSED,
-        ExitCode.NOT_PAIRED,
-        ExitCode.NO_QUORUM,
-    } and not end.get("rounds"):
-        # It never began: the reason is all there is to say, as for every command that is refused.
-        return [clean(f"fedconsole: {end['reason']}", LINE_LIMIT)]
+    is_cut_off = "rounds" not in end
+    """The journal has no end, as another engine can go on with the run."""
+    if is_cut_off or (
+        end.get("exit_code") in {ExitCode.REFUSED, ExitCode.NOT_PAIRED, ExitCode.NO_QUORUM}
+        and not end["rounds"]
+    ):
+        # It never began, or stays as it was: the reason is all there is to say, as for every command
+        # that is refused.
+        return [clean(f"fedconsole: {end.get('reason', '')}", LINE_LIMIT)]
     result = f"{end['outcome']}: {count(end.get('rounds') or 0, 'round')}"
     result += f" in {end.get('seconds') or 0:.1f} s"
     if progress.test:

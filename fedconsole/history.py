@@ -91,7 +91,7 @@ def run_ids() -> list[str]:
     """
     folder = paths.runs_dir()
     try:
-        return sorted(path.name for path in folder.iterdir())
+        return sorted(path.name for path in folder.iterdir() if path.is_dir())
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -99,29 +99,59 @@ def run_ids() -> list[str]:
 
 
 def by_start() -> list[str]:
-    """All runs that have a journal, the newest last. Raises StorageError, as `run_ids`."""
+    """All runs, the newest last; one without a journal that can be read is as old as its folder.
+
+    Raises:
+        StorageError: as `run_ids`.
+    """
     started = []
     for run in run_ids():
-        with suppress(LookupError):
+        try:
             started.append((_started(folder_of(run)), run))
+        except (StorageError, LookupError):
+            # It must not hide the others; reading it says what is wrong.
+            started.append((_changed(folder_of(run)), run))
     return [run for _, run in sorted(started)]
 
 
 @cache
 def _started(folder: Path) -> str:
-    """Remembered: the console asks again and again, for all runs. LookupError: no journal yet."""
-    try:
-        first = _first(folder.name)
-    except StorageError:
-        # One broken journal must not hide the others; reading it says what is wrong.
-        with suppress(OSError):
-            changed = datetime.fromtimestamp(folder.stat().st_mtime, tz=UTC)
-            return changed.isoformat(timespec="milliseconds")
-        return ""
+    """Remembered: the console asks again and again, for all runs.
+
+    Raises:
+        StorageError: the journal cannot be read.
+        LookupError: there is none yet.
+    """
+    first = _first(folder.name)
     if first is None:
         raise LookupError(folder)
     time: str = first["time"]
     return time
+
+
+def _changed(folder: Path) -> str:
+    try:
+        changed = datetime.fromtimestamp(folder.stat().st_mtime, tz=UTC)
+    except OSError:
+        return ""
+    return changed.isoformat(timespec="milliseconds")
+
+
+def has_journal(run: str) -> bool:
+    return (folder_of(run) / "run.db").exists()
+
+
+def contents(run: str) -> list[str]:
+    """What lies in a run's folder, sorted.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    folder = folder_of(run)
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise StorageError(f"cannot read the folder {folder}: {error.strerror}") from error
 
 
 def resolve(reference: str) -> list[str]:
@@ -136,7 +166,7 @@ def resolve(reference: str) -> list[str]:
     if not known:
         raise UsageError(f"there are no runs in {paths.runs_dir()}; start one: fedconsole run")
     if reference == "latest":
-        return by_start()[-1:] or known[-1:]
+        return [run for run in by_start() if has_journal(run)][-1:] or known[-1:]
     if reference in known:
         return [reference]
     match [run for run in known if run.startswith(reference)]:
@@ -358,12 +388,20 @@ def _last(run: str, kind: str) -> Line | None:
     return next(_select(run, "type = ? ORDER BY seq DESC LIMIT 1", kind), None)
 
 
+def _require_regular(journal: Path) -> None:
+    """Raises OSError: one of its files would never end, or never begin, when it is read."""
+    for path in (journal, *(journal.with_name(f"run.db-{end}") for end in ("wal", "shm"))):
+        if path.exists() and not path.is_file():
+            raise OSError(f"{path.name} is no regular file")
+
+
 def _select(run: str, condition: str, *values: object) -> Iterator[Line]:
     path = folder_of(run) / "run.db"
     query = f"SELECT seq, time_ms, type, line FROM journal WHERE {condition}"
     try:
-        if not path.exists():
+        if not has_journal(run):
             return
+        _require_regular(path)
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
         with closing(connection) as database:
             for row in database.execute(query, values):

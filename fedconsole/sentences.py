@@ -22,6 +22,8 @@ _AT_TIMEOUT = {
 def _quorum(line: Line) -> str:
     what = "needed update" if line.get("of") == "updates" else "needed worker"
     here = f"{line['have']} of {count(line['need'], what)} here"
+    if line.get("preparing"):
+        here += f", {_names(line['preparing'])} getting ready"
     left = f"{line['seconds_left']:.0f} s"
     if line["have"] >= line["need"]:
         return f"{here} again; the round has {left}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,16 +46,27 @@ def list_runs(output: OutputOption = Output.TABLE) -> None:
     """All runs, the newest last."""
     from fedconsole import history
 
-    rows = []
-    for run in history.by_start():
-        try:
-            summary = history.summarize(run)
-        except StorageError as error:
-            say(f"run {run} is left out: {error}")
-            continue
-        if summary is not None:
-            rows.append(_plain(asdict(summary)))
-    print_rows(rows, _LIST_COLUMNS, output)
+    print_rows([_list_row(run) for run in history.by_start()], _LIST_COLUMNS, output)
+
+
+def _list_row(run: str) -> dict[str, Any]:
+    from fedconsole import history
+
+    unknown: dict[str, Any] = dict.fromkeys(field.name for field in fields(history.RunSummary))
+    try:
+        summary = history.summarize(run)
+        if summary is None:
+            return unknown | {"run": run, "state": "no journal", "reason": _held(run)}
+    except StorageError as error:
+        return unknown | {"run": run, "state": "unreadable", "reason": str(error)}
+    return _plain(asdict(summary))
+
+
+def _held(run: str) -> str:
+    """What is there of a run that has no journal."""
+    from fedconsole import history
+
+    return f"its folder holds {', '.join(history.contents(run)) or 'nothing'}"
 
 
 @app.command("show")
@@ -64,6 +75,9 @@ def show(run: Run = "latest", output: OutputOption = Output.TABLE) -> None:
     from fedconsole import history, report
 
     run = history.resolve_one(run)
+    if not history.has_journal(run):
+        _show_folder(run, output)
+        return
     summary = summary_of(run)
     rows = [asdict(row) for row in history.rounds(run)]
     facts = _plain(asdict(summary))
@@ -95,6 +109,18 @@ def show(run: Run = "latest", output: OutputOption = Output.TABLE) -> None:
             {"true class": c, **dict(zip(confusion, confusion[c], strict=True))} for c in confusion
         ]
         print_rows(taken, ("true class", *confusion), output)
+
+
+def _show_folder(run: str, output: Output) -> None:
+    from fedconsole import history
+
+    folder = str(history.folder_of(run))
+    row = {"run": run, "state": "no journal", "folder": folder, "reason": _held(run)}
+    if output is not Output.TABLE:
+        print_rows([row], tuple(row), output)
+        return
+    for name, value in row.items():
+        print(harmless(f"{name:10}  {value}"))
 
 
 @app.command("export")
@@ -133,18 +159,18 @@ def summary_of(run: str) -> RunSummary:
 
     summary = summarize(run)
     if summary is None:
-        raise StorageError(f"run {run} has no journal; its engine wrote only its engine.log")
+        raise StorageError(
+            f"run {run} has no journal; fedconsole runs show {run} tells what it has"
+        )
     return summary
 
 
 def _copy_model(run: str, target: Path) -> None:
     import shutil
 
-    from fedconsole import history
+    from fedconsole.stored_models import find_whole
 
-    source = history.folder_of(run) / "model.safetensors"
-    if not source.exists():
-        raise RefusedError(f"run {run} has no model; only a run with a finished round has one")
+    source = find_whole(run)
     if target.exists():
         raise RefusedError(f"{target} exists; remove it or choose another name")
     try:

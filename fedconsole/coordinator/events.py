@@ -67,6 +67,12 @@ class FewerRequested(Struct, frozen=True, tag="fewer_requested"):
 # Of workers
 
 
+class WorkerPreparing(Struct, frozen=True, tag="worker_preparing"):
+    """A worker is connected, and made ready: it joins, is refused or is lost next."""
+
+    worker: str
+
+
 class WorkerJoined(Struct, frozen=True, kw_only=True, tag="worker_joined"):
     """A worker is connected and prepared, for the first time or again."""
 
@@ -205,6 +211,7 @@ Event = (
     | EngineRestarted
     | TimerExpired
     | RequestEvent
+    | WorkerPreparing
     | WorkerJoined
     | WorkerRefused
     | WorkerLost

@@ -86,6 +86,8 @@ class RunQuorum(Struct, frozen=True, tag="run.quorum"):
     phase: RunPhase
     """Training: whether they will be enough at the deadline. Waiting: the run stands still for them."""
     then: AtTimeout
+    preparing: tuple[str, ...] = ()
+    """Of the missing workers those that are connected, and made ready: they are waited for."""
 
 
 class RunFewer(Struct, frozen=True, tag="run.fewer"):

@@ -5,7 +5,7 @@ Pure: no clock, tensors, files or awaits. Timers and everything else that acts a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import assert_never
 
 from msgspec.structs import replace
@@ -59,7 +59,13 @@ def advance(state: RunState, event: events.Event) -> Step:
 
 
 def replay(journal: Iterable[events.Event]) -> RunState:
-    """The state that a journal leads to.
+    """The state that a journal leads to; raises as `states`."""
+    *_, last = states(journal)
+    return last
+
+
+def states(journal: Iterable[events.Event]) -> Iterator[RunState]:
+    """The state after each event of a journal.
 
     Raises:
         ValueError: the first event is not RunCreated.
@@ -68,9 +74,10 @@ def replay(journal: Iterable[events.Event]) -> RunState:
     if not isinstance(first, events.RunCreated):
         raise ValueError(f"the journal begins with {type(first).__name__}, expected RunCreated")
     state, _ = start(first)
+    yield state
     for event in others:
         state, _ = advance(state, event)
-    return state
+        yield state
 
 
 def request_of(event: events.RequestEvent) -> Request:
@@ -109,6 +116,8 @@ def _take(turn: Turn, event: events.Event) -> None:
             quorum.wait_longer(turn)
         case events.FewerRequested():
             rounds.go_on_with_fewer(turn)
+        case events.WorkerPreparing():
+            quorum.begin_preparing(turn, event.worker)
         case events.WorkerJoined():
             _join(turn, event)
         case events.WorkerRefused():
@@ -149,6 +158,7 @@ def _take(turn: Turn, event: events.Event) -> None:
 
 
 def _join(turn: Turn, event: events.WorkerJoined) -> None:
+    turn.end_preparing(event.worker)
     member = turn.state.members.get(event.worker)
     if member is None:
         member = Member(
@@ -210,6 +220,7 @@ def _take_up_part(turn: Turn, event: events.WorkerJoined) -> None:
 
 
 def _refuse_worker(turn: Turn, event: events.WorkerRefused) -> None:
+    turn.end_preparing(event.worker)
     if turn.state.phase is RunPhase.GATHERING:
         turn.fail(f"{event.worker} cannot take part: {event.reason}", event.exit_code)
         return
@@ -230,6 +241,8 @@ def _refuse_worker(turn: Turn, event: events.WorkerRefused) -> None:
 
 
 def _lose(turn: Turn, event: events.WorkerLost) -> None:
+    was_preparing = event.worker in turn.state.preparing
+    turn.end_preparing(event.worker)
     state = turn.state
     member = state.members.get(event.worker)
     if state.phase is RunPhase.GATHERING:
@@ -246,7 +259,7 @@ def _lose(turn: Turn, event: events.WorkerLost) -> None:
         quorum.warn(turn)
     elif state.phase is RunPhase.GATHERING and event.worker not in state.absent:
         turn.announce(facts.WorkerLost(event.worker, event.worker, event.reason))
-    elif state.phase is not RunPhase.GATHERING:
+    elif state.phase is not RunPhase.GATHERING and not was_preparing:
         turn.ignore()
         return
     rounds.settle(turn)
@@ -267,13 +280,13 @@ def _expire(turn: Turn, event: events.TimerExpired) -> None:
         return
     turn.state = replace(turn.state, timer=None)
     match timer.kind:
-        case TimerKind.GATHERING:
-            rounds.begin_or_fail(turn)
         case TimerKind.ROUND:
             rounds.reach_deadline(turn)
         case TimerKind.EVALUATION:
             closing.give_up_evaluations(turn)
-        case TimerKind.QUORUM:
+        case TimerKind.GATHERING | TimerKind.QUORUM if quorum.prolong(turn):
+            pass
+        case TimerKind.GATHERING | TimerKind.QUORUM | TimerKind.PREPARATION:
             rounds.end_wait(turn)
         case TimerKind.ABORT:
             rounds.end_aborted(turn)
@@ -345,6 +358,7 @@ def _restart(turn: Turn, event: events.EngineRestarted) -> None:
         waiting_for=frozenset(),
         absent={},
         expected=frozenset(),
+        preparing=frozenset(),
         timer=None,
         is_regathering=True,
     )

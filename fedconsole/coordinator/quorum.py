@@ -13,6 +13,8 @@ from fedconsole.errors import ExitCode
 
 MAX_FAILURES = 2
 """A worker whose training has failed so often is out of the round."""
+PREPARE_S = 60.0
+"""A Pi imports torch and tries a batch within half of that."""
 
 
 def warn(turn: Turn) -> None:
@@ -49,7 +51,48 @@ def announce_wait(turn: Turn) -> None:
     if state.is_regathering and state.open_round is None:
         then = AtTimeout.FEWER if have >= need else AtTimeout.WAIT
         need = len(state.members)
-    turn.announce(facts.RunQuorum(have, need, of, state.phase, then))
+    preparing = preparing_now(state)
+    if preparing and state.timer is not None and state.timer.kind is TimerKind.QUORUM:
+        then = AtTimeout.WAIT
+    turn.announce(facts.RunQuorum(have, need, of, state.phase, then, preparing))
+
+
+def begin_preparing(turn: Turn, worker: str) -> None:
+    if turn.is_connected(worker):
+        turn.ignore()
+        return
+    turn.state = replace(turn.state, preparing=turn.state.preparing | {worker})
+    if turn.state.phase is RunPhase.WAITING:
+        announce_wait(turn)
+
+
+def preparing_now(state: RunState) -> tuple[str, ...]:
+    """The workers that are missed, and will be there in a moment."""
+    parts = state.open_round.parts if state.open_round else None
+    return tuple(
+        worker
+        for worker in sorted(state.preparing)
+        if parts is None or (worker in parts and parts[worker].status is not PartStatus.DELIVERED)
+    )
+
+
+def prolong(turn: Turn) -> bool:
+    """Wait once more where the time is up for workers that are connected already; whether there are any."""
+    is_enough_to_begin = (
+        turn.state.phase is RunPhase.GATHERING and turn.state.have >= turn.state.need
+    )
+    if is_enough_to_begin or not preparing_now(turn.state):
+        return False
+    turn.start_timer(TimerKind.PREPARATION, PREPARE_S)
+    if turn.state.phase is RunPhase.WAITING:
+        announce_wait(turn)
+    return True
+
+
+def is_in_vain(state: RunState) -> bool:
+    """Whether a wait goes on for workers that were connected, and are not any more."""
+    is_prolonged = state.timer is not None and state.timer.kind is TimerKind.PREPARATION
+    return is_prolonged and not preparing_now(state)
 
 
 def wait_longer(turn: Turn) -> None:

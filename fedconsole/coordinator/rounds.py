@@ -24,6 +24,7 @@ from fedconsole.coordinator.state import (
 from fedconsole.coordinator.turn import Turn
 from fedconsole.errors import ExitCode
 
+_WAITS = frozenset({TimerKind.QUORUM, TimerKind.PREPARATION})
 REGATHER_S = 20.0
 """After an engine has crashed, workers have lost their link and come back within some seconds."""
 
@@ -52,9 +53,17 @@ def next_round(turn: Turn) -> None:
 
 def _regather(turn: Turn) -> None:
     """Wait a while for those who were there: who comes back first must not decide who trains."""
+    _wait(turn, min(REGATHER_S, turn.state.plan.quorum_timeout_s))
+
+
+def _wait(turn: Turn, seconds: float) -> None:
     turn.go(RunPhase.WAITING)
-    if turn.state.timer is None:
-        turn.start_timer(TimerKind.QUORUM, min(REGATHER_S, turn.state.plan.quorum_timeout_s))
+    if quorum.is_in_vain(turn.state):
+        turn.stop_timer()
+        end_wait(turn)
+        return
+    if turn.state.timer is None or turn.state.timer.kind not in _WAITS:
+        turn.start_timer(TimerKind.QUORUM, seconds)
     quorum.announce_wait(turn)
 
 
@@ -73,7 +82,9 @@ def go_on_with_fewer(turn: Turn) -> None:
 
 def end_wait(turn: Turn) -> None:
     """The time for a quorum is over."""
-    if turn.state.is_regathering and turn.state.open_round is None:
+    if turn.state.phase is RunPhase.GATHERING:
+        begin_or_fail(turn)
+    elif turn.state.is_regathering and turn.state.open_round is None:
         turn.state = replace(turn.state, is_regathering=False)
         next_round(turn)
     else:
@@ -283,7 +294,8 @@ def settle(turn: Turn) -> None:
     match state.phase:
         case RunPhase.GATHERING:
             have_all_answered = state.num_connected + len(state.absent) >= state.plan.num_workers
-            if have_all_answered and (state.have >= state.need or not _may_come_back(state)):
+            is_over = have_all_answered and (state.have >= state.need or not _may_come_back(state))
+            if is_over or quorum.is_in_vain(state):
                 begin_or_fail(turn)
         case RunPhase.TRAINING:
             is_fewer_enough = state.plan.on_quorum_loss is OnQuorumLoss.FEWER
@@ -313,7 +325,7 @@ def settle(turn: Turn) -> None:
 def _may_come_back(state: RunState) -> bool:
     """Whether one that is absent was there before, for this engine or for one that died."""
     is_one_lost = any(not member.is_connected for member in state.members.values())
-    return is_one_lost or bool(state.expected) or state.is_regathering
+    return is_one_lost or bool(state.expected or state.preparing) or state.is_regathering
 
 
 def begin_or_fail(turn: Turn) -> None:
@@ -394,10 +406,7 @@ def _lack_quorum(turn: Turn) -> None:
     if plan.on_quorum_loss is OnQuorumLoss.FAIL:
         quorum.fail(turn)
         return
-    turn.go(RunPhase.WAITING)
-    if turn.state.timer is None or turn.state.timer.kind is not TimerKind.QUORUM:
-        turn.start_timer(TimerKind.QUORUM, plan.quorum_timeout_s)
-    quorum.announce_wait(turn)
+    _wait(turn, plan.quorum_timeout_s)
 
 
 def end_aborted(turn: Turn) -> None:

@@ -134,6 +134,8 @@ class TimerKind(StrEnum):
     ROUND = "round"
     EVALUATION = "evaluation"
     QUORUM = "quorum"
+    PREPARATION = "preparation"
+    """After one of GATHERING or QUORUM: for workers that are connected, but not ready yet."""
     ABORT = "abort"
     STORAGE = "storage"
 
@@ -166,6 +168,8 @@ class RunState(Struct, frozen=True, kw_only=True):
     """While gathering: worker ids or addresses that are not there, each with the reason."""
     expected: frozenset[str] = frozenset()
     """Of the absent: those that were there a moment ago."""
+    preparing: frozenset[str] = frozenset()
+    """Workers that are connected, but not ready for rounds yet."""
     round: Round | None = None
     num_rounds: int = 0
     """Complete rounds: aggregated and saved."""

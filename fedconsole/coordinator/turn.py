@@ -75,6 +75,9 @@ class Turn:
         if round_ is not None and worker in round_.evaluating:
             self.put_round(replace(round_, evaluating=round_.evaluating - {worker}))
 
+    def end_preparing(self, worker: str) -> None:
+        self.state = replace(self.state, preparing=self.state.preparing - {worker})
+
     @property
     def round_number(self) -> int:
         """Of the open or last round; 0 before the first."""

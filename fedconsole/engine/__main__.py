@@ -16,6 +16,7 @@ import msgspec
 from fedconsole import paths
 from fedconsole.dialling import console_hello
 from fedconsole.engine.control import ControlServer
+from fedconsole.engine.going_back import go_back_to_whole_model, tell_lost_end
 from fedconsole.engine.launch import EngineRequest
 from fedconsole.engine.session import Session
 from fedconsole.engine.store import Row, RunStore
@@ -27,6 +28,8 @@ from pi_daemon.protocol.messages import Role
 async def carry(request: EngineRequest, ready: int) -> ExitCode:
     loop = asyncio.get_running_loop()
     store = RunStore(paths.runs_dir() / request.run_id)
+    tell_lost_end(store)
+    go_back_to_whole_model(store)
     job = Job(
         run_id=request.run_id,
         plan=request.plan,

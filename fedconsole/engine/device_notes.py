@@ -155,6 +155,10 @@ class DeviceNotes:
             )
         self._num_told = max(self._num_told, first + len(losses))
 
+    def go_on_from(self, round_number: int, num_told: int) -> None:
+        """So many losses of a round are in the journal already."""
+        self._round, self._num_told = round_number, num_told
+
     def train_anew(self) -> None:
         """What the device had of its round is lost: it trains the same batches again."""
         self._num_told = 0

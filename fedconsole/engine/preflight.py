@@ -8,13 +8,11 @@ from contextlib import suppress
 from typing import Final
 
 from fedconsole.coordinator import events as e
+from fedconsole.coordinator.quorum import PREPARE_S
 from fedconsole.engine.store import Line, Row
 from fedconsole.engine.worker import Job, Worker
 from fedconsole.engine.worker_link import WorkerLink
 from fedconsole.errors import ExitCode
-
-_TIMEOUT_S: Final = 60.0
-"""A Pi imports torch and tries a batch within half of that."""
 
 _MEASURED_S: Final = 3.0
 """A device tells its health every 2 s; another kind of worker may never."""
@@ -27,7 +25,7 @@ async def preflight(
 ) -> AsyncIterator[tuple[Row, Problem | None]]:
     """A `preflight` line for each worker as it answers, and what is wrong with it, if anything."""
     waiting = list(workers)
-    deadline = asyncio.get_running_loop().time() + _TIMEOUT_S
+    deadline = asyncio.get_running_loop().time() + PREPARE_S
     while waiting:
         try:
             async with asyncio.timeout_at(deadline):

@@ -49,6 +49,13 @@ class Seal(NamedTuple):
         database.execute("INSERT OR REPLACE INTO seal VALUES (1,?,?,?,?)", self)
 
 
+def compute(database: sqlite3.Connection) -> Seal:
+    """What the seal of a journal has to be, from all its rows."""
+    events = database.execute("SELECT event FROM events ORDER BY number")
+    rows = database.execute("SELECT seq, time_ms, type, line FROM journal ORDER BY seq")
+    return Seal().after((event for (event,) in events), rows)
+
+
 def read_sealed(database: sqlite3.Connection) -> Seal:
     """The seal of a journal, all of which is read and is as it was written.
 
@@ -58,9 +65,7 @@ def read_sealed(database: sqlite3.Connection) -> Seal:
     (answer,) = database.execute("PRAGMA quick_check(1)").fetchone()
     if answer != "ok":
         raise sqlite3.DatabaseError(f"its journal is damaged: {answer}")
-    events = database.execute("SELECT event FROM events ORDER BY number")
-    rows = database.execute("SELECT seq, time_ms, type, line FROM journal ORDER BY seq")
-    found = Seal().after((event for (event,) in events), rows)
+    found = compute(database)
     columns = "num_events, events, num_lines, lines"
     written = database.execute(f"SELECT {columns} FROM seal WHERE id = 1").fetchone()
     if written is None and found != Seal():

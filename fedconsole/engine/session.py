@@ -168,6 +168,8 @@ class Session:
         updates = state.round.delivered if state.round else {}
         self._store.keep_updates({update.file for update in updates.values()})
         lost = await asyncio.to_thread(work.lost_updates, updates)
+        if state.open_round is not None:
+            self._job.told = self._store.losses_told(state.open_round.number)
         # Names decide who trains on what in which order: they stay.
         self._job.worker_ids |= {
             w.address: w.worker_id for w in self._workers if w not in self._links

@@ -12,13 +12,13 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fedconsole.engine import seal
+from fedconsole.engine import seal, wal
 from fedconsole.errors import StorageError
 from pi_daemon.durable import sync
 
@@ -80,15 +80,24 @@ class RunStore:
             sync(folder.parent)
             self._lock = os.open(folder / "engine.lock", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            num_written = wal.num_written(folder / "run.db-wal")
             self._database = sqlite3.connect(folder / "run.db", isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_SCHEMA + seal.SCHEMA)
             self._seal = seal.read_sealed(self._database)
+            self.has_lost_end = num_written > 0 and num_written > self._num_in_wal() >= 0
+            """The disk has damaged the last transactions: they are not in the journal."""
         except BlockingIOError as error:
             raise StorageError(f"another engine carries the run of {folder}") from error
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"cannot open the run's folder {folder}: {error}") from error
+
+    def _num_in_wal(self) -> int:
+        """How many frames of the WAL SQLite takes; -1: that cannot be told now."""
+        num_frames: int
+        _, num_frames, _ = self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return num_frames
 
     @property
     def last_seq(self) -> int:
@@ -125,13 +134,59 @@ class RunStore:
             for n, row in enumerate(batch, start=1)
         ]
         sealed = self._seal.after(texts, values)
-        try:
-            self._database.execute("BEGIN")
+        with self._transaction():
             self._database.executemany(
                 "INSERT INTO events(event) VALUES (?)", [(text,) for text in texts]
             )
             self._database.executemany("INSERT INTO journal VALUES (?,?,?,?)", values)
             sealed.write(self._database)
+        self._pending, self._pending_events, self._num_left_out = [], [], 0
+        self._seal = sealed
+        self.on_change()
+
+    def go_back(self, num_events: int, round_number: int, why: Row) -> None:
+        """Take back what follows the first start of a round, and say why: it is done again.
+
+        Args:
+            num_events: so many had happened when the round was started.
+        """
+        seq = self._start_of(round_number)
+        value = (seq + 1, time_ms(), why.type, json.dumps(why.fields))
+        with self._transaction():
+            self._database.execute("DELETE FROM events WHERE number > ?", (num_events,))
+            self._database.execute("DELETE FROM journal WHERE seq > ?", (seq,))
+            self._database.execute("INSERT INTO journal VALUES (?,?,?,?)", value)
+            sealed = seal.compute(self._database)
+            sealed.write(self._database)
+        self._seal = sealed
+        self.on_change()
+
+    def losses_told(self, round_number: int) -> dict[str, tuple[int, int]]:
+        """Worker -> the round, and how many losses of it were told when the last ones came."""
+        cursor = self._database.execute(
+            "SELECT line FROM journal WHERE type = 'worker.batches' AND seq > ? ORDER BY seq",
+            (self._start_of(round_number),),
+        )
+        lines = (json.loads(text) for (text,) in cursor)
+        return {
+            line["worker"]: (round_number, line["first"] + len(line["losses"])) for line in lines
+        }
+
+    def _start_of(self, round_number: int) -> int:
+        """The number of the line that tells of a round first."""
+        seq: int
+        (seq,) = self._database.execute(
+            "SELECT min(seq) FROM journal WHERE type = 'round.started' AND line ->> '$.round' = ?",
+            (round_number,),
+        ).fetchone()
+        return seq
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All that is written meanwhile is there afterwards, or nothing; raises StorageError."""
+        try:
+            self._database.execute("BEGIN")
+            yield
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
             if self._database.in_transaction:
@@ -140,9 +195,6 @@ class RunStore:
             self.on_change()
             raise StorageError(self.refusal) from error
         self.refusal = None
-        self._pending, self._pending_events, self._num_left_out = [], [], 0
-        self._seal = sealed
-        self.on_change()
 
     def _of_left_out(self) -> list[Row]:
         if not self._num_left_out:

@@ -18,11 +18,10 @@ from fedconsole.engine.worker import Captured, ModelOnDisk
 from fedconsole.errors import RefusedError, StorageError
 from fedconsole.learning.aggregation import WeightedUpdate, federated_average, require_fit
 from fedconsole.learning.capture import CapturedModel, CaptureError, capture
+from fedconsole.learning.contents import WrittenModel, read_whole
 from fedconsole.learning.metrics import class_metrics
 from fedconsole.learning.model_files import (
     ModelFile,
-    WrittenModel,
-    read_model,
     spec_of,
     write_model,
 )
@@ -103,19 +102,16 @@ class Work:
         """The model of a complete round, as an earlier engine left it; of round 0, the initial one.
 
         Raises:
-            StorageError: it is not there, or is not what it was.
+            StorageError: it is not there, or is not what it was; neither is an older one.
         """
         path = self._store.checkpoint_path(round_number)
         try:
-            found = read_model(path)
-        except (OSError, TensorError) as error:
-            raise StorageError(f"cannot go on from {path}: {error}") from error
-        if found.model_id != model_id:
+            return _on_disk(path, read_whole(path, model_id))
+        except StorageError as damage:
             raise StorageError(
-                f"cannot go on from {path}: it holds model {found.model_id[:12]}, "
-                f"the journal says {model_id[:12]}; --init-from takes an older checkpoint of the folder"
-            )
-        return _on_disk(path, found)
+                f"cannot go on: no model in {path.parent} is whole ({damage}); bring one back from a "
+                "copy, or start a new run"
+            ) from damage
 
     def lost_updates(self, updates: Mapping[str, Update]) -> tuple[str, ...]:
         """The workers whose update files are gone or damaged."""

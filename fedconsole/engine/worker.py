@@ -87,6 +87,8 @@ class Job:
     """The run's newest global models, by their ids."""
     prepared: dict[str, Prepared] = field(default_factory=dict)
     """What each worker answered when it was made ready."""
+    told: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Worker -> the round whose losses an earlier engine was told last, and how many of them."""
     places: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Device id -> the address that it was met at last, and its boot id then."""
 

@@ -90,6 +90,7 @@ class WorkerLink:
         address = self.address
         async with asyncio.TaskGroup() as self._deliveries:
             while True:
+                began_s = time.monotonic()
                 try:
                     await self._connect_once(address)
                 except Refusal as refusal:
@@ -99,7 +100,7 @@ class WorkerLink:
                     failure = self._worst(error)
                 if self._is_closing:
                     return
-                is_missing = time.monotonic() - self._hello_s > _GRACE_S
+                is_missing = is_overdue(failure, self._hello_s, began_s)
                 if self._is_hopeless(failure, is_missing):
                     self._refuse(failure, failure.exit_code)
                     return
@@ -194,6 +195,8 @@ class WorkerLink:
         self._search.device_id = theirs.id
         self._hello_s = time.monotonic()
         self.has_answered.set()
+        if self._job.names.done():
+            self._take_name(theirs)  # what it tells comes as soon as it is leased
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(connection.listen())
             try:
@@ -226,6 +229,11 @@ class WorkerLink:
                 except CommandRefused as error:
                     raise LinkClosed(f"the device has left this run: {error}") from error
 
+    def _take_name(self, hello: m.Hello) -> None:
+        self.worker_id = self._job.name_of(hello)
+        if (told := self._job.told.pop(self.worker_id, None)) is not None:
+            self.notes.go_on_from(*told)
+
     async def _prepare(self, connection: Connection) -> m.Prepared:
         """Take the lease and make the device ready for rounds."""
         assert self.hello is not None
@@ -241,8 +249,9 @@ class WorkerLink:
         self._leased = connection
         captured = await asyncio.shield(self._job.captured)
         await asyncio.shield(self._job.names)
-        self.worker_id = self._job.name_of(self.hello)
+        self._take_name(self.hello)
         require_suitable(self.hello, captured, self._job)
+        self._reports.event(e.WorkerPreparing(self.worker_id))
         plan = self._job.plan
         blob = connection.announce(len(captured.graphs), captured.graphs_sha256)
         try:
@@ -415,3 +424,13 @@ class WorkerLink:
                 connection, self._job, self._reports, self.worker_id, update, path, failure
             )
         )
+
+
+def is_overdue(failure: Exception, since_s: float, dialled_s: float) -> bool:
+    """Whether a device that was not there at `since_s` has had its time to come.
+
+    One that is just starting refuses, and this process may hear of that late: what counts is when it
+    was dialled.
+    """
+    until_s = dialled_s if isinstance(failure, ConnectionRefusedError) else time.monotonic()
+    return until_s - since_s > _GRACE_S

@@ -17,10 +17,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from fedconsole.learning.contents import WrittenModel
 from fedconsole.learning.model_files import (
     PIECE,
     ModelFile,
-    WrittenModel,
     pieces,
     write_model,
 )

@@ -19,11 +19,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from fedconsole.learning.contents import WrittenModel, read_head
 from pi_daemon.durable import sync
 from pi_daemon.learning.graph import TORCH_DTYPES
 from pi_daemon.protocol.errors import TensorError
-from pi_daemon.protocol.limits import MAX_TENSOR_HEADER_BYTES
-from pi_daemon.protocol.tensors import TensorSpec, TensorTable, id_prefix, read_table, write_header
+from pi_daemon.protocol.tensors import TensorSpec, TensorTable, id_prefix, write_header
 
 _CODES = {dtype: code for code, dtype in TORCH_DTYPES.items()}
 
@@ -59,10 +59,8 @@ class ModelFile:
             OSError: it cannot be read.
         """
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(8)
-            head += file.read(min(int.from_bytes(head, "little"), MAX_TENSOR_HEADER_BYTES))
-        return cls(path, read_table(head, size))
+            _, table = read_head(file)
+        return cls(path, table)
 
     def header(self) -> bytes:
         """The bytes before the tensors."""
@@ -107,17 +105,6 @@ class ModelFile:
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: self.tensor(name) for name in self.table.specs}
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenModel:
-    """What a file's content is called."""
-
-    model_id: str
-    sha256: str
-    """Of the file."""
-    size: int
-    """Of the file, in bytes."""
 
 
 def write_model(
@@ -179,24 +166,6 @@ def write_model(
     temporary.replace(path)
     sync(path.parent)
     return WrittenModel(content.hexdigest(), whole.hexdigest(), size)
-
-
-def read_model(path: Path) -> WrittenModel:
-    """What a file's content is called, from the content.
-
-    Raises:
-        TensorError: it is no safetensors file, or malformed.
-        OSError: it cannot be read.
-    """
-    model = ModelFile.open(path)
-    whole, content = hashlib.sha256(model.header()), hashlib.sha256()
-    for name, spec in sorted(model.table.specs.items()):
-        raw = bytes_of(model.tensor(name).reshape(-1))
-        whole.update(raw)
-        content.update(id_prefix(name, spec))
-        content.update(raw)
-        content.update(b"\0")
-    return WrittenModel(content.hexdigest(), whole.hexdigest(), path.stat().st_size)
 
 
 def _fill(values: Tensor, file: FileIO) -> Tensor:

@@ -79,6 +79,8 @@ class RunModel:
         """Why the journal cannot be written now; "": it can."""
         self.quorum_then = ""
         """What happens when the wait ends, as in `run.quorum`."""
+        self.preparing: Sequence[str] = ()
+        """Missing workers that are connected, and made ready."""
         self.bytes_sent = 0
         self.bytes_received = 0
         self.ending: Line | None = None
@@ -239,6 +241,7 @@ class RunModel:
                     self._alarm(sentence(line), "")
                 self.quorum_at = now
                 self.quorum_then = line.get("then", "")
+                self.preparing = line.get("preparing", ())
                 if self.phase is RunPhase.CLOSING or line.get("phase") == "waiting":
                     self.phase = RunPhase.WAITING
             case "stalled":
@@ -396,6 +399,7 @@ class RunModel:
     def _forget_quorum(self) -> None:
         self.have = self.need = self.quorum_seconds_left = self.quorum_at = None
         self.quorum_then = ""
+        self.preparing = ()
 
     def _alarm(self, text: str, worker: str) -> None:
         self.alarms.append(AlarmRecord(self._told_at, text, worker))

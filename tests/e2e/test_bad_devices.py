@@ -207,6 +207,42 @@ async def test_a_run_that_lacks_an_update_counts_down_and_goes_on_as_it_is_told(
     assert finished["updates"] == ["alice"]
 
 
+async def test_a_run_waits_for_a_device_that_is_back_and_made_ready() -> None:
+    alice, bob = devices = [EchoDaemon("alice"), EchoDaemon("bob", num_log_lines=1)]
+    for device in devices:
+        await device.start()
+
+    async def restart() -> None:
+        await bob.kill()
+        bob.may_prepare.clear()
+        await bob.start()
+
+    def look(line: Line) -> None:
+        if line["type"] == "round.started":
+            tasks.create_task(restart())
+        # The countdown is over, and the run waits for nothing but this.
+        if line["type"] == "run.quorum" and (line["preparing"], line["then"]) == (["bob"], "fail"):
+            bob.may_prepare.set()
+            bob.may_deliver.set()
+
+    plan = digits_plan(
+        virtual=0,
+        workers=(alice.address, bob.address),
+        rounds=1,
+        round_timeout_s=1.0,
+        quorum_timeout_s=5.0,
+    )
+    async with asyncio.TaskGroup() as tasks:
+        run = await carry(plan, requests=look)
+    for device in devices:
+        await device.kill()
+
+    assert (run.exit_code, run.last["reason"]) == (0, "all rounds complete: 1")
+    [finished] = run.of_type("round.finished")
+    assert finished["updates"] == ["alice", "bob"]
+    assert check_run(paths.runs_dir() / run.run_id) == []
+
+
 async def test_a_fleet_that_restarts_at_once_comes_back_spread_out_and_the_run_goes_on() -> None:
     devices = [EchoDaemon(f"pi-{number:03}") for number in range(NUM_DEVICES)]
     for device in devices:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from fedconsole.errors import EngineCrashedError, FedconsoleError, RefusedError
 from fedconsole.fleet.local import local_daemons
 from pi_daemon.protocol.messages import DeviceState, Hello, Role
 from tests.support.disks import full, small_disk
+from tests.support.journal_check import check_run
 from tests.support.links import console_hello, open_link
 from tests.support.places import redirect
 from tests.support.runs import carry, digits_plan
@@ -141,22 +143,83 @@ async def test_an_update_that_is_damaged_on_disk_is_trained_again() -> None:
     assert summary.model_id == undisturbed.model_id
 
 
+async def resume(run: str, *options: str) -> tuple[int | None, str, str]:
+    """What `fedconsole resume --headless` ends with: its exit code, stdout and stderr."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fedconsole.cli.entry", "resume", run, "--headless", *options),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
 @pytest.mark.timeout(120)
 async def test_the_command_line_takes_a_run_up_and_shows_it_to_its_end() -> None:
     plan = digits_plan(rounds=3)
     run = new_run_id()
     await carry_until(run, plan, lambda line: line["type"] == "round.finished")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "fedconsole.cli.entry", "resume", run, "--headless", "--json"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode == 0, err
+    exit_code, out, err = await resume(run, "--json")
+    assert exit_code == 0, err
     lines = [json.loads(text) for text in out.splitlines()]
     assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
     assert [line["type"] for line in lines].count("run.restarted") == 1
     assert (lines[-1]["type"], lines[-1]["outcome"]) == ("run.finished", "completed")
+
+
+def damage(model: Path) -> None:
+    """Change the last byte in place, as a disk does: whatever else the file is called changes, too."""
+    content = model.read_bytes()
+    model.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def checkpoint(run: str, round_number: int) -> Path:
+    return paths.runs_dir() / run / "checkpoints" / f"round-{round_number:06d}.safetensors"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "round_number", [2, pytest.param(1, marks=pytest.mark.slow)], ids=["round", "initial"]
+)
+async def test_a_round_whose_model_is_damaged_is_trained_again_from_the_model_before_it(
+    round_number: int,
+) -> None:
+    async with devices() as plan:
+        undisturbed = await carry(plan)
+        run = new_run_id()
+        is_moment = {"type": "round.finished", "round": round_number}.items()
+        await carry_until(run, plan, lambda line: is_moment <= line.items())
+        last = updates_counted(run)[-1][0]
+        damage(checkpoint(run, last))
+        exit_code, out, err = await resume(run, "--json")
+    assert exit_code == 0, err
+    shown = [json.loads(text) for text in out.splitlines()]
+    assert shown == list(history.lines(run))
+    base = f"the model of round {last - 1}" if last > 1 else "the initial model"
+    [told] = [line["text"] for line in shown if line["type"] == "warning"]
+    assert told.startswith(f"the model of round {last} is damaged on this disk (round-00000{last}.")
+    assert told.endswith(f"; round {last} is trained again, from {base}")
+    assert outcome_of(run) == (history.RunState.COMPLETED, undisturbed.model_id)
+    assert updates_counted(run) == updates_counted(undisturbed.run_id)
+    assert check_run(paths.runs_dir() / run) == []
+
+
+@pytest.mark.timeout(120)
+async def test_a_run_of_which_no_model_is_whole_says_so_and_stays_as_it_was() -> None:
+    run = new_run_id()
+    await carry_until(run, digits_plan(rounds=3), lambda line: line["type"] == "round.finished")
+    last = updates_counted(run)[-1][0]
+    content = checkpoint(run, last).read_bytes()
+    before = list(history.lines(run))
+    for number in (last - 1, last):
+        damage(checkpoint(run, number))
+    exit_code, _, err = await resume(run)
+    folder = paths.runs_dir() / run / "checkpoints"
+    told = f"fedconsole: cannot go on: no model in {folder} is whole (round-00000{last}."
+    assert (exit_code, err.splitlines()[-1][: len(told)]) == (8, told)
+    assert list(history.lines(run)) == before
+    checkpoint(run, last).write_bytes(content)
+    assert await take_up(run) == 0
 
 
 async def test_a_run_that_has_ended_is_not_taken_up() -> None:
@@ -204,6 +267,15 @@ async def test_updates_that_waited_for_another_engine_are_told_under_their_worke
     told = list(history.lines(run))
     assert [line for line in told if line["type"] == "worker.rejected"] == []
     assert {line["worker"] for line in told if line.get("worker")} == {"alice", "bob", "charlie"}
+    # The devices tell all of the round again: what is in the journal does not come a second time.
+    batches = Counter(
+        (line["worker"], line["first"] + index)
+        for line in told
+        if line["type"] == "worker.batches"
+        for index in range(len(line["losses"]))
+    )
+    assert set(batches.values()) == {1}
+    assert len(batches) == 3 * 2000
 
 
 async def is_delivering(port: int) -> None:

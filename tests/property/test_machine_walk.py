@@ -13,7 +13,7 @@ from fedconsole.coordinator import commands, events
 from fedconsole.coordinator.machine import advance, replay, request_of, start
 from fedconsole.coordinator.phases import IllegalRequest, RunPhase, allowed_requests
 from fedconsole.coordinator.plan import EpochEnd, OnQuorumLoss, Plan, Weighting
-from fedconsole.coordinator.state import RunState
+from fedconsole.coordinator.state import RunState, TimerKind
 from pi_daemon.protocol.messages import Cursor
 from tests.support.books import Books, evaluated
 from tests.support.play import joins
@@ -124,6 +124,10 @@ class Walk(RuleBasedStateMachine):
         if not self.state.phase.is_finished:
             self.books.connected.add(worker)
         self.tell(joins(worker, NUM_EXAMPLES[worker], NUM_HOLDOUT[worker], working_on))
+
+    @rule(worker=WORKERS)
+    def is_made_ready(self, worker: str) -> None:
+        self.tell(events.WorkerPreparing(worker))
 
     @rule(worker=WORKERS)
     def another_device_joins_under_the_name(self, worker: str) -> None:
@@ -244,7 +248,10 @@ class Walk(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 5))
     def report_work_that_was_not_asked_for(self, number: int) -> None:
-        if not self.books.work:
+        # What the disk has refused is asked for again: it is still wanted.
+        timer = self.state.timer
+        is_wanted = timer is not None and timer.kind is TimerKind.STORAGE
+        if not (self.books.work or is_wanted):
             self.tell(events.ModelAggregated(number, "model-x"))
             self.tell(events.RoundSaved(number, "file", "sha"))
             self.tell(evaluated(number, 0.95))

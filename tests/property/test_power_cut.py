@@ -24,7 +24,8 @@ from fedconsole.coordinator.state import RunState
 from fedconsole.engine.store import Line, RunStore
 from fedconsole.errors import ExitCode
 from fedconsole.learning.aggregation import require_fit
-from fedconsole.learning.model_files import ModelFile, read_model
+from fedconsole.learning.contents import read_model
+from fedconsole.learning.model_files import ModelFile
 from pi_daemon.protocol.errors import ProtocolError, TensorError
 from tests.support.power_cut.changes import Sync
 from tests.support.recorded_runs import (

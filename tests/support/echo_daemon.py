@@ -36,6 +36,12 @@ def once(update: m.Update, content: bytes) -> Iterable[Sent]:
     return [(update, content)]
 
 
+def _set_event() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 def with_content(update: m.Update, content: bytes) -> Sent:
     """The update with other bytes, announced as they are."""
     blob = replace(update.parameters, size=len(content), sha256=hashlib.sha256(content).hexdigest())
@@ -54,6 +60,8 @@ class EchoDaemon:
     flood: Callable[[m.StartRound], Iterable[m.FromDaemon]] = lambda start: ()
     """What it says besides, before its update."""
     may_deliver: asyncio.Event = field(default_factory=asyncio.Event)
+    may_prepare: asyncio.Event = field(default_factory=_set_event)
+    """Until then it is made ready."""
     proto: int = PROTO
     port: int = 0
     accepted_s: list[float] = field(default_factory=list)
@@ -150,6 +158,7 @@ class _EchoLink:
 
     async def _carry_out(self, command: m.Prepare | m.StartRound, content: bytes) -> None:
         if isinstance(command, m.Prepare):
+            await self._device.may_prepare.wait()
             self._batch_size = command.batch_size
             await self._say(m.Prepared(command.cmd_id, NUM_EXAMPLES, 0, 0.01, 1))
             return

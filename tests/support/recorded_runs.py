@@ -124,8 +124,8 @@ class Device:
             + 0.01 * torch.randn(old.shape, generator=generator)
             for tensor in graphs.returned
         }
-        losses = {"worker": self.worker_id, "round": command.round, "losses": [0.5] * 50}
-        self._reports.note(Row("worker.batches", losses))
+        place = {"worker": self.worker_id, "round": command.round, "first": 0, "batches": 50}
+        self._reports.note(Row("worker.batches", place | {"losses": [0.5] * 50}))
         path = self._job.store.new_update_path(command.round, self.worker_id)
         if self.worker_id == LOCAL:
             size, sha256 = write_update(str(path), graphs.returned, state)

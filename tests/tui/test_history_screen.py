@@ -104,12 +104,25 @@ class ChangingDesk(PreparedDesk):
 
     read: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
+    bare: set[str] = field(default_factory=set)
+    """Without a journal."""
 
     def summarize(self, run: str) -> RunSummary | None:
         self.read.append(run)
         if run in self.broken:
             raise StorageError(f"cannot read the journal of {HOSTILE}")
-        return super().summarize(run)
+        return None if run in self.bare else super().summarize(run)
+
+
+async def test_a_folder_without_a_journal_is_named_and_read_until_it_has_one() -> None:
+    desk = ChangingDesk(summaries={"20261123-0001": a_run(1)}, bare={"20261123-0001"})
+    async with opened(desk) as pilot:
+        assert "no journal" in lines_of(pilot)[2]
+        desk.bare.clear()
+        desk.time_s += 2.1
+        await settle(pilot)
+        await settle(pilot)
+        assert "completed" in lines_of(pilot)[2]
 
 
 async def test_only_running_runs_are_read_again() -> None:

@@ -340,6 +340,15 @@ async def test_a_run_that_lacks_workers_counts_down_to_what_happens_then() -> No
         assert {"fewer", "wait"} & offered(pilot).keys() == set()
 
 
+async def test_a_missing_worker_that_is_made_ready_is_named() -> None:
+    lost = after(BUSY, "worker.lost", 0, worker="bob", address="b", reason="link closed")
+    desk = going([*BUSY, lost, waiting(then="wait", preparing=["bob"])])
+    async with console(desk, LIVE, (120, 40)) as pilot:
+        await shows(pilot, "bob lost 00:00, back and getting ready")
+        desk.tell(RUN, waiting())
+        await shows(pilot, "bob lost 00:00, retrying")
+
+
 async def test_more_time_is_given_by_one_key() -> None:
     desk = going([*BUSY, waiting()])
     async with console(desk, LIVE) as pilot:

@@ -8,7 +8,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
 from websockets.asyncio.server import serve
 
 from fedconsole import history, paths
@@ -24,6 +26,7 @@ from fedconsole.fleet.device import Device, Source
 from fedconsole.trust import known_devices
 from fedconsole.trust.known_devices import KnownDevice
 from pi_daemon.protocol.pairing import ConsoleRole
+from pi_daemon.protocol.tensors import model_id, read_table
 from pi_daemon.trust.keys import ID_LENGTH
 from tests.support.places import redirect, write_journal
 from tests.unit.test_history import CREATED, END, ROUND, TEST
@@ -149,10 +152,16 @@ def test_a_run_is_exported_as_json_csv_and_model(capsys: Capture) -> None:
         "round,seconds,updates,training_loss,loss,accuracy,bytes_sent,bytes_received,model_id,macro_f1",
         "1,2.0,alice bob,0.5,0.4,0.9,10,20,aa,0.8",
     ]
-    assert carry_out(["runs", "export", "--model", "out.safetensors"]) == 3
-    (history.folder_of("20261122-aaaa") / "model.safetensors").write_bytes(b"model")
+    assert carry_out(["runs", "export", "--model", "out.safetensors"]) == 8
+
+
+def test_the_model_of_a_run_is_exported_and_overwrites_nothing() -> None:
+    content = safetensors.numpy.save({"w": np.ones(3, np.float32)})
+    found = model_id(content, read_table(content))
+    write_journal("20261122-aaaa", [CREATED, TEST, ROUND | {"model_id": found}, END])
+    (history.folder_of("20261122-aaaa") / "model.safetensors").write_bytes(content)
     assert carry_out(["runs", "export", "--model", "out.safetensors"]) == 0
-    assert Path("out.safetensors").read_bytes() == b"model"
+    assert Path("out.safetensors").read_bytes() == content
     assert carry_out(["runs", "export", "--model", "out.safetensors"]) == 3
 
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from fedconsole import history
+from fedconsole import history, paths
 from fedconsole.cli.main import carry_out
 from tests.support.places import redirect, write_journal
 from tests.unit.test_history import CREATED, END, ROUND, TEST
@@ -117,9 +120,63 @@ def test_one_form_of_export_is_given(capsys: Capture) -> None:
 def test_a_run_that_cannot_be_read_is_named_and_the_others_are_listed(capsys: Capture) -> None:
     (history.folder_of("20261122-bbbb") / "run.db").write_bytes(b"not a database" * 100)
     assert carry_out(["runs", "list", "-o", "name"]) == 0
-    out, err = capsys.readouterr()
-    assert out.split() == ["20261122-aaaa", "20261122-cccc"]
-    assert "run 20261122-bbbb is left out: cannot read the journal" in err
+    assert set(capsys.readouterr().out.split()) == {
+        *("20261122-aaaa", "20261122-bbbb", "20261122-cccc"),
+    }
+    carry_out(["runs", "list", "-o", "json"])
+    rows = {row["run"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["20261122-aaaa"]["state"] == "completed"
+    assert rows["20261122-bbbb"].keys() == rows["20261122-aaaa"].keys()
+    assert rows["20261122-bbbb"]["state"] == "unreadable"
+    assert rows["20261122-bbbb"]["reason"].startswith("cannot read the journal")
+
+
+@pytest.mark.usefixtures("three_runs")
+def test_a_folder_without_a_journal_is_listed_shown_and_removed(capsys: Capture) -> None:
+    (history.folder_of("20261122-bbbb") / "run.db").unlink()
+    (history.folder_of("20261122-bbbb").parent / "notes.txt").touch()
+    carry_out(["runs", "list", "-o", "json"])
+    states = {row["run"]: row["state"] for row in json.loads(capsys.readouterr().out)}
+    assert states == {
+        "20261122-aaaa": "completed",
+        "20261122-bbbb": "no journal",
+        "20261122-cccc": "completed",
+    }
+    assert carry_out(["runs", "show", "20261122-b"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "run         20261122-bbbb",
+        "state       no journal",
+        f"folder      {history.folder_of('20261122-bbbb')}",
+        "reason      its folder holds checkpoints, engine.lock, engine.log, updates",
+    ]
+    assert carry_out(["runs", "rm", "20261122-b", "--yes"]) == 0
+    assert history.run_ids() == ["20261122-aaaa", "20261122-cccc"]
+
+
+@pytest.mark.usefixtures("three_runs")
+def test_the_latest_run_is_one_with_a_journal() -> None:
+    paths.runs_dir().joinpath("20991231-ffff").mkdir()
+    assert "20991231-ffff" not in history.resolve("latest")
+
+
+@pytest.mark.usefixtures("three_runs")
+@pytest.mark.parametrize("name", ["run.db", "run.db-wal", "run.db-shm"])
+def test_a_journal_that_is_no_file_is_listed_and_stops_nothing(name: str, capsys: Capture) -> None:
+    # In a process of its own: what waits in the system's open cannot be interrupted here.
+    path = history.folder_of("20261122-bbbb") / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    listed = subprocess.run(
+        [sys.executable, "-m", "fedconsole.cli.entry", "runs", "list", "-o", "json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    rows = {row["run"]: row for row in json.loads(listed.stdout)}
+    assert rows["20261122-aaaa"]["state"] == "completed"
+    assert rows["20261122-bbbb"]["state"] == "unreadable"
+    assert rows["20261122-bbbb"]["reason"].endswith(f"{name} is no regular file")
 
 
 @pytest.mark.usefixtures("three_runs")

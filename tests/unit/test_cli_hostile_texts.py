@@ -104,12 +104,12 @@ CASES: Final[dict[str, list[Case] | str]] = {
     "fedconsole runs show": [
         *forms("runs", "show", "{run}", says=""),
         Case(("runs", "show", EVIL), 2, says="no run begins"),
-        Case(("runs", "show", "{empty}"), 8, says="has no journal"),
+        Case(("runs", "show", "{empty}"), says="no journal"),
     ],
     "fedconsole runs export": [
         Case(("runs", "export", "{run}", "--json"), is_json=True, says="oops"),
         *(Case(("runs", "export", "{run}", form)) for form in ("--csv", "--markdown", "--svg")),
-        Case(("runs", "export", "{run}", "--model", NAME), 3, says="has no model"),
+        Case(("runs", "export", "{run}", "--model", NAME), 8, says="is gone"),
     ],
     "fedconsole runs compare": [
         *forms("runs", "compare", "{run}", "{other}"),

@@ -232,3 +232,78 @@ def test_a_wait_that_was_paused_is_told_anew() -> None:
     assert run.state.phase is RunPhase.WAITING
     waits = facts.RunQuorum(1, 2, QuorumOf.UPDATES, RunPhase.WAITING, AtTimeout.FAIL)
     assert facts_in(run.last) == [facts.RunResumed(1), waits]
+
+
+# Workers that are connected, but not ready yet
+
+
+def is_preparing(worker: str) -> Line:
+    return events.WorkerPreparing(worker)
+
+
+def waits_for(have: int, then: AtTimeout, *preparing: str) -> facts.RunQuorum:
+    return facts.RunQuorum(have, 2, QuorumOf.UPDATES, RunPhase.WAITING, then, preparing)
+
+
+PREPARES = (*SHORT, is_preparing("bob"))
+
+
+def test_a_wait_does_not_end_while_a_missing_worker_is_made_ready() -> None:
+    run = play(PLAN, PREPARES)
+    assert facts_in(run.last) == [waits_for(1, AtTimeout.WAIT, "bob")]
+    run = run.play([time_is_up])
+    assert run.last == (
+        commands.StartTimer(TimerKind.PREPARATION, 60.0, 4),
+        commands.Announce(waits_for(1, AtTimeout.FAIL, "bob")),
+    )
+    run = run.play([joins("bob")])
+    assert (run.state.phase, run.told) == (RunPhase.TRAINING, (sent("bob", attempt=2),))
+    assert run.play([delivers("bob")]).state.phase is RunPhase.CLOSING
+
+
+def test_a_preparation_is_waited_for_once_and_no_longer_than_it_may_take() -> None:
+    run = play(PLAN, [*PREPARES, time_is_up, time_is_up])
+    assert ending(run) == (RunPhase.FAILED, ExitCode.QUORUM_LOST)
+    again = [is_lost("bob"), is_preparing("bob"), time_is_up, time_is_up]
+    assert ending(play(PLAN, [*PREPARES, *again])) == (RunPhase.FAILED, ExitCode.QUORUM_LOST)
+
+
+def test_a_prolonged_wait_ends_with_the_link_that_it_was_for() -> None:
+    run = play(PLAN, [*PREPARES, is_lost("bob")])
+    assert facts_in(run.last) == [waits_for(1, AtTimeout.FAIL)]
+    run = play(PLAN, [*PREPARES, time_is_up, is_lost("bob")])
+    assert ending(run) == (RunPhase.FAILED, ExitCode.QUORUM_LOST)
+
+
+def test_a_worker_that_is_not_missed_prolongs_no_wait() -> None:
+    run = play(PLAN, [*SHORT, is_lost("alice"), is_preparing("alice"), time_is_up])
+    assert ending(run) == (RunPhase.FAILED, ExitCode.QUORUM_LOST)
+
+
+def test_more_time_is_all_of_it_also_after_a_prolonged_wait() -> None:
+    run = play(PLAN, [*PREPARES, time_is_up, WAIT])
+    assert commands.StartTimer(TimerKind.QUORUM, 600.0, 5) in run.last
+
+
+def test_a_run_does_not_fail_at_its_start_while_a_worker_is_made_ready() -> None:
+    run = play(PLAN, [joins("alice"), is_preparing("bob"), time_is_up])
+    assert run.state.phase is RunPhase.GATHERING
+    assert run.play([joins("bob")]).state.phase is RunPhase.TRAINING
+    assert ending(run.play([is_lost("bob")])) == (RunPhase.FAILED, ExitCode.NO_QUORUM)
+    assert ending(run.play([time_is_up])) == (RunPhase.FAILED, ExitCode.NO_QUORUM)
+
+
+def test_a_run_that_has_enough_workers_begins_without_the_one_that_is_made_ready() -> None:
+    plan = replace(PLAN, min_updates=1)
+    run = play(plan, [joins("alice"), is_preparing("bob"), time_is_up])
+    assert run.state.phase is RunPhase.TRAINING
+
+
+def test_after_a_restart_the_next_round_waits_for_the_worker_that_is_made_ready() -> None:
+    plan = replace(PLAN, min_updates=1)
+    both = (delivers("alice"), delivers("bob"))
+    run = play(plan, [*BOTH, *both, *CLOSES[:-1], RESTART, *CLOSES, joins("alice")])
+    run = run.play([is_preparing("bob"), time_is_up])
+    assert run.state.phase is RunPhase.WAITING
+    run = run.play([joins("bob")])
+    assert facts_in(run.last)[-1] == facts.RoundStarted(2, 1, ("alice", "bob"), epoch=1)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fedconsole.learning.model_files import ModelFile, WrittenModel, pieces, spec_of, write_model
+from fedconsole.learning.contents import WrittenModel
+from fedconsole.learning.model_files import ModelFile, pieces, spec_of, write_model
 from pi_daemon.protocol.errors import TensorError
 from pi_daemon.protocol.tensors import model_id, read_table
 

@@ -42,6 +42,7 @@ WORDS: Final[dict[str, str]] = {
     "failed": "실패",
     "crashed": "비정상",
     "unreadable": "읽기 불가",
+    "no journal": "기록 없음",
     "Compare": "비교",
     "Replay": "다시 보기",
     "Clone": "복제",

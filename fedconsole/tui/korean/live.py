@@ -91,6 +91,7 @@ WORDS: Final = {
     "; {s} s left": "; {s}초 남음",
     "{have} of {need} needed{left}": "필요한 {need} 중 {have}{left}",
     "{worker} lost {gone}, retrying": "{worker} 끊김 {gone}, 재시도 중",
+    "{worker} lost {gone}, back and getting ready": "{worker} 끊김 {gone}, 돌아와 준비 중",
     "{worker} lost {gone}, retrying; lost {n} times": "{worker} 끊김 {gone}, 재시도 중; {n}번 끊김",
     "the run stands still: {reason}": "실행이 멈춰 있습니다: {reason}",
     "the engine has said nothing for {gone}": "엔진이 {gone} 동안 아무 말도 없습니다",

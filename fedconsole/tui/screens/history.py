@@ -22,6 +22,7 @@ from fedconsole.tui.lang import _
 from fedconsole.tui.messages import Echo, Notice, OpenRun
 from fedconsole.tui.screens.run_actions import RunActions
 from fedconsole.tui.screens.run_words import (
+    NO_JOURNAL,
     duration_text,
     measure,
     share,
@@ -69,10 +70,12 @@ class Entry:
     """By round."""
     reason: str = ""
     """Why there is no summary."""
+    unread: str = "unreadable"
+    """The state of one without a summary."""
 
     @property
     def state(self) -> str:
-        return "unreadable" if self.summary is None else self.summary.state.value
+        return self.unread if self.summary is None else self.summary.state.value
 
     @property
     def is_going(self) -> bool:
@@ -84,7 +87,7 @@ def read_entry(desk: Desk, run: str, before: Entry | None) -> Entry:
     try:
         summary = desk.summarize(run)
         if summary is None:
-            return Entry(None, reason=_("it has no journal"))
+            return Entry(None, reason=_("it has no journal"), unread=NO_JOURNAL)
         if before and before.summary and before.summary.rounds == summary.rounds:
             return Entry(summary, before.losses)
         rounds = desk.rounds(run)
@@ -123,7 +126,8 @@ class RunRows:
     def _is_due(self, run: str) -> bool:
         entry = self.entries.get(run)
         if entry is None or entry.summary is None or entry.state != "crashed":
-            return entry is None or entry.is_going
+            # The folder of a run that is just starting has no journal yet.
+            return entry is None or entry.is_going or entry.state == NO_JOURNAL
         # An engine that is just starting has a journal before it can be reached.
         age = self._desk.now() - entry.summary.started
         return age.total_seconds() < _STARTING_S or self._desk.is_running(run)

@@ -16,6 +16,8 @@ from fedconsole.tui.theme import style
 if TYPE_CHECKING:
     from fedconsole.history import RunSummary
 
+NO_JOURNAL: Final = "no journal"
+"""The state of a folder that holds no run that could be read."""
 _STATES: Final = {
     "running": ("running", "accent"),
     "stalled": ("warning", "warning"),
@@ -24,6 +26,7 @@ _STATES: Final = {
     "failed": ("failed", "bad"),
     "crashed": ("crashed", "bad"),
     "unreadable": ("failed", "bad"),
+    NO_JOURNAL: ("new", "dim"),
 }
 """Sign and colour."""
 

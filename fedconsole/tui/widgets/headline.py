@@ -143,7 +143,9 @@ def banner(model: RunModel, widget: Widget, now: datetime) -> Text | None:
         assert row.lost_at is not None
         gone = span((now - row.lost_at).total_seconds())
         words = "{worker} lost {gone}, retrying"
-        if row.num_lost > 1:
+        if row.name in model.preparing:
+            words = "{worker} lost {gone}, back and getting ready"
+        elif row.num_lost > 1:
             words = "{worker} lost {gone}, retrying; lost {n} times"
         parts.append(_(words, worker=row.label, gone=gone, n=row.num_lost))
     if len(lost) > _NAMED:

@@ -99,7 +99,12 @@ class RealDesk:
     def run_ids(self) -> list[str]:
         from fedconsole import history
 
-        return history.by_start()
+        return [*history.never_begun(), *history.by_start()]
+
+    def last_words(self, run: str) -> str:
+        from fedconsole import history
+
+        return history.last_words(run)
 
     def summarize(self, run: str) -> RunSummary | None:
         from fedconsole import history

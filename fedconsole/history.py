@@ -25,6 +25,9 @@ from fedconsole.errors import RefusedError, StorageError, UsageError
 
 class RunState(StrEnum):
     RUNNING = "running"
+    PAUSING = "pausing"
+    """Its workers finish their batches."""
+    PAUSED = "paused"
     STALLED = "stalled"
     """It runs, and stands still because its disk refuses."""
     COMPLETED = "completed"
@@ -36,7 +39,10 @@ class RunState(StrEnum):
     @property
     def is_going(self) -> bool:
         """Whether it has an engine."""
-        return self in {RunState.RUNNING, RunState.STALLED}
+        return self not in _ENDS
+
+
+_ENDS = {RunState.COMPLETED, RunState.ABORTED, RunState.FAILED, RunState.CRASHED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,27 @@ def by_start() -> list[str]:
         with suppress(LookupError):
             started.append((_started(folder_of(run)), run))
     return [run for _, run in sorted(started)]
+
+
+def never_begun() -> list[str]:
+    """Runs without a journal that no engine carries: theirs died first. Raises StorageError, as `run_ids`."""
+    found = []
+    for run in run_ids():
+        try:
+            _started(folder_of(run))
+        except LookupError:
+            if not is_carried(run):
+                found.append(run)
+    return found
+
+
+def last_words(run: str) -> str:
+    """Where the engine's log is, and its last line."""
+    log = folder_of(run) / "engine.log"
+    tail: list[str] = []
+    with suppress(OSError):
+        tail = log.read_text(errors="replace").strip().splitlines()[-1:]
+    return f"{tail[0] if tail else 'no reason was given'} ({log})"
 
 
 @cache
@@ -266,8 +293,11 @@ def _state(run: str, end: Line) -> tuple[RunState, str]:
         return RunState(end["outcome"]), end.get("reason") or ""
     if not is_running(run):
         return RunState.CRASHED, ""
-    reason = standstill(run, _ANSWER_S)
-    return (RunState.STALLED, reason) if reason else (RunState.RUNNING, "")
+    if reason := standstill(run, _ANSWER_S):
+        return RunState.STALLED, reason
+    # The newest of them is near the end of the journal: a paused run writes little, another one rounds.
+    last = _last(run, *_PAUSES, *_PAUSE_ENDS) or {"type": ""}
+    return _PAUSES.get(last["type"], RunState.RUNNING), ""
 
 
 def rounds(run: str) -> list[RoundSummary]:
@@ -325,6 +355,8 @@ def remove(run: str) -> None:
         raise StorageError(f"cannot remove {folder_of(run)}: {error}") from error
 
 
+_PAUSES = {"run.pausing": RunState.PAUSING, "run.paused": RunState.PAUSED}
+_PAUSE_ENDS = ("run.created", "run.resumed", "run.aborting", "run.restarted", "round.started")
 _ON_TEST_SET = "(type = 'eval' AND line ->> '$.worker' IS NULL)"
 """Other evaluations are a worker's, on its holdout."""
 
@@ -354,8 +386,9 @@ def _last_test(run: str) -> Line:
     return next(_select(run, f"{_ON_TEST_SET} ORDER BY seq DESC LIMIT 1"), {})
 
 
-def _last(run: str, kind: str) -> Line | None:
-    return next(_select(run, "type = ? ORDER BY seq DESC LIMIT 1", kind), None)
+def _last(run: str, *types: str) -> Line | None:
+    wanted = ",".join("?" * len(types))
+    return next(_select(run, f"type IN ({wanted}) ORDER BY seq DESC LIMIT 1", *types), None)
 
 
 def _select(run: str, condition: str, *values: object) -> Iterator[Line]:

@@ -55,6 +55,8 @@ def list_runs(output: OutputOption = Output.TABLE) -> None:
             continue
         if summary is not None:
             rows.append(_plain(asdict(summary)))
+    for run in history.never_begun():
+        say(f"run {run} is left out: it never began: {history.last_words(run)}")
     print_rows(rows, _LIST_COLUMNS, output)
 
 
@@ -129,11 +131,11 @@ def export(
 
 
 def summary_of(run: str) -> RunSummary:
-    from fedconsole.history import summarize
+    from fedconsole.history import last_words, summarize
 
     summary = summarize(run)
     if summary is None:
-        raise StorageError(f"run {run} has no journal; its engine wrote only its engine.log")
+        raise StorageError(f"run {run} never began: {last_words(run)}")
     return summary
 
 

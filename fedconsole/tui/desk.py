@@ -52,7 +52,10 @@ class Desk(Protocol):
         """UTC; only to show."""
 
     def run_ids(self) -> list[str]:
-        """By their start, the newest last."""
+        """By their start, the newest last; before them those that never began."""
+
+    def last_words(self, run: str) -> str:
+        """The last line that its engine logged, and where. For a run without a journal."""
 
     def summarize(self, run: str) -> RunSummary | None: ...
 

@@ -69,10 +69,13 @@ class Entry:
     """By round."""
     reason: str = ""
     """Why there is no summary."""
+    is_begun: bool = True
 
     @property
     def state(self) -> str:
-        return "unreadable" if self.summary is None else self.summary.state.value
+        if self.summary is None:
+            return "unreadable" if self.is_begun else "not begun"
+        return self.summary.state.value
 
     @property
     def is_going(self) -> bool:
@@ -84,7 +87,7 @@ def read_entry(desk: Desk, run: str, before: Entry | None) -> Entry:
     try:
         summary = desk.summarize(run)
         if summary is None:
-            return Entry(None, reason=_("it has no journal"))
+            return Entry(None, reason=desk.last_words(run), is_begun=False)
         if before and before.summary and before.summary.rounds == summary.rounds:
             return Entry(summary, before.losses)
         rounds = desk.rounds(run)
@@ -122,8 +125,10 @@ class RunRows:
 
     def _is_due(self, run: str) -> bool:
         entry = self.entries.get(run)
-        if entry is None or entry.summary is None or entry.state != "crashed":
-            return entry is None or entry.is_going
+        if entry is None or entry.summary is None:
+            return True  # it may be just beginning
+        if entry.state != "crashed":
+            return entry.is_going
         # An engine that is just starting has a journal before it can be reached.
         age = self._desk.now() - entry.summary.started
         return age.total_seconds() < _STARTING_S or self._desk.is_running(run)

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 _STATES: Final = {
     "running": ("running", "accent"),
+    "pausing": ("paused", "accent"),
+    "paused": ("paused", "accent"),
     "stalled": ("warning", "warning"),
     "completed": ("done", "good"),
     "aborted": ("aborted", "warning"),
     "failed": ("failed", "bad"),
     "crashed": ("crashed", "bad"),
     "unreadable": ("failed", "bad"),
+    "not begun": ("crashed", "bad"),
 }
 """Sign and colour."""
 

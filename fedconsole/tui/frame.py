@@ -234,6 +234,20 @@ def command_twin(offer: OfferedKey, screen: Screen[Any]) -> str:
     return _CHOSEN.sub(lambda found: names[found[0]], words).strip()
 
 
+def hindrance(offer: OfferedKey, screen: Screen[Any]) -> str:
+    """Why what a key does is not possible now; "": it is."""
+    if offer.is_enabled:
+        return ""
+    is_own = offer.node is screen
+    if (
+        isinstance(screen, ConsoleScreen)
+        and is_own
+        and (why := screen.why_not(offer.binding.action))
+    ):
+        return _("not possible now: {why}", why=why)
+    return _("not possible now")
+
+
 def _rank(node: DOMNode, screen: Screen[Any]) -> int:
     return 0 if node is screen else 2 if node is screen.app else 1
 
@@ -290,6 +304,9 @@ class ConsoleScreen(Screen[None]):
         """Leave a filter or a panel; False: there was none."""
         return False
 
+    def retell(self) -> None:
+        """Say in the language in use, which has changed, what is not drawn again by itself."""
+
     def why_not(self, action: str) -> str:
         """Why an action that is offered cannot be done now; "": there is no more to say."""
         return ""
@@ -315,6 +332,7 @@ class ConsoleScreen(Screen[None]):
         self.query_one(TooSmall).display = is_small
 
     def on_screen_resume(self) -> None:
+        cast("FedconsoleApp", self.app).tell_held()
         self._tick()
 
     def _tick(self) -> None:

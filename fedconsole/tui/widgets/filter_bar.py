@@ -57,12 +57,16 @@ class FilterBar(Horizontal):
 
     def compose(self) -> ComposeResult:
         yield Static("/", markup=False)
-        yield Input(
-            placeholder=_("word, !word, ~regex, field:word; Enter keeps, Esc clears"),
-            select_on_focus=False,
-            compact=True,
-        )
+        yield Input(select_on_focus=False, compact=True)
         yield Static("", id="count", markup=False)
+
+    def on_mount(self) -> None:
+        self.retell()
+
+    def retell(self) -> None:
+        """In the language in use."""
+        hint = _("word, !word, ~regex, field:word; Enter keeps, Esc clears")
+        self.query_one(Input).placeholder = hint
 
     @property
     def is_open(self) -> bool:

@@ -16,6 +16,7 @@ from rich.text import Text
 from textual.geometry import Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
+from textual.selection import Selection
 from textual.strip import Strip
 
 from fedconsole.tui.formats import fit
@@ -208,10 +209,35 @@ class LineLog(ScrollView, can_focus=True):
             Segment(self._worker(record) if is_first else " " * (_WORKER_CELLS + 1), base),
             *self._text_segments(text, look if record.level > Level.INFO else base),
         ]
-        strip = Strip(segments).adjust_cell_length(width, base)
+        strip = self._selectable(Strip(segments), index).adjust_cell_length(width, base)
         if y == self.size.height - 1 and not self._is_following and self._num_new:
             return self._with_note(strip, width)
         return strip
+
+    def _selectable(self, strip: Strip, index: int) -> Strip:
+        """What the mouse has selected of it is marked, and the places are told that it selects by."""
+        selection = self.text_selection
+        span = None if selection is None else selection.get_span(index)
+        if span is not None:
+            start, end = span
+            end = len(strip.text) if end == -1 else end
+            left, right = cell_len(strip.text[:start]), cell_len(strip.text[:end])
+            look = self.screen.get_component_rich_style("screen--selection")
+            parts = strip.divide([left, right, strip.cell_length])
+            strip = Strip.join([p.apply_style(look) if i == 1 else p for i, p in enumerate(parts)])
+        return strip.apply_offsets(0, index)
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """The lines as they are drawn; those that are cut, as far as they were selected."""
+        top = 0 if selection.start is None else selection.start.y
+        end = len(self._shown) if selection.end is None else selection.end.y + 1
+        rows = [self._plain(*row) for row in islice(self._shown, top, end)]
+        start = None if selection.start is None else selection.start - (0, top)
+        last = None if selection.end is None else selection.end - (0, top)
+        return Selection(start, last).extract("\n".join(rows)), "\n"
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        self.refresh()
 
     def _text_segments(self, text: str, look: Style) -> Iterable[Segment]:
         lowered = text.lower()

@@ -25,8 +25,8 @@ from fedconsole.tui.widgets.table_cells import (
     GAP,
     Column,
     RowSource,
-    cell_segments,
     centred,
+    column_segments,
     laid_out,
     padded,
 )
@@ -36,6 +36,7 @@ _SORT_S: Final = 0.5
 
 
 class LineTable(ScrollView, can_focus=True):
+    ALLOW_SELECT = False
     PANE: ClassVar = "Table"
     BINDINGS: ClassVar = [
         key("up,k", "move(-1)", "Up", show=False),
@@ -272,7 +273,7 @@ class LineTable(ScrollView, can_focus=True):
             segments.append(Segment(glyph("mark") if row in self.marked else " ", base))
             segments.append(Segment(" ", base))
         for column, room in self._layout(width):
-            segments += cell_segments(cells.get(column.key), room, column.right, base)
+            segments += column_segments(column, cells.get(column.key), room, base)
             segments.append(Segment(" " * GAP, base))
         return Strip(segments).adjust_cell_length(width, base).simplify()
 

@@ -106,20 +106,36 @@ async def test_what_is_selected_in_a_dialog_is_copied(tmp_path: Path) -> None:
 # Typing ahead
 
 
+FIELDS = ("task", "rounds", "epochs")
+
+
+def type_at_once(pilot: Pilot[None], *keys: str) -> None:
+    """As a terminal sends what was typed while the console was busy."""
+    for one in keys:
+        letter = "/" if one == "slash" else one
+        pilot.app.post_message(events.Key(one, letter if len(letter) == 1 else None))
+
+
 async def test_what_is_typed_ahead_of_tab_goes_into_the_next_field() -> None:
     async with console(PreparedDesk(), "new") as pilot:
         pilot.app.screen.query_one("#task", Input).focus()
         await settle(pilot)
-        for one in ("m", "n", "i", "s", "t", "tab", "1", "2", "tab", "3", "shift+tab", "4"):
-            # At once, as a terminal sends what was typed while the console was busy.
-            pilot.app.post_message(events.Key(one, one if len(one) == 1 else None))
+        type_at_once(pilot, *"mnist", "tab", *"12", "tab", "3", "shift+tab", "shift+tab", *"x")
         await settle(pilot)
-        texts = [pilot.app.screen.query_one(f"#{name}", Input).value for name in FIELDS]
-        assert texts[0] == "mnist"
-        assert texts[1:] in (["124", "3"], ["4", "3"])
+        fields = [pilot.app.screen.query_one(f"#{name}", Input) for name in FIELDS]
+        assert [field.value for field in fields[1:]] == ["12", "3"]
+        # A field that is entered again is selected, and typed anew.
+        assert fields[0].value == "x"
 
 
-FIELDS = ("task", "rounds", "epochs")
+async def test_what_is_typed_ahead_of_a_filter_goes_into_it() -> None:
+    async with console(going(BUSY), LIVE) as pilot:
+        type_at_once(pilot, "slash", "a", "o", "p")
+        await settle(pilot)
+        # None of these letters was taken for a key.
+        assert pilot.app.screen.query_one("#filter Input", Input).value == "aop"
+        await press(pilot, "slash")
+        assert pilot.app.screen.query_one("#filter Input", Input).value == "aop/"
 
 
 async def test_a_new_run_begins_in_its_first_field() -> None:

@@ -104,7 +104,7 @@ CASES: Final[dict[str, list[Case] | str]] = {
     "fedconsole runs show": [
         *forms("runs", "show", "{run}", says=""),
         Case(("runs", "show", EVIL), 2, says="no run begins"),
-        Case(("runs", "show", "{empty}"), 8, says="has no journal"),
+        Case(("runs", "show", "{empty}"), 8, says="never began"),
     ],
     "fedconsole runs export": [
         Case(("runs", "export", "{run}", "--json"), is_json=True, says="oops"),

@@ -329,9 +329,6 @@ class HistoryScreen(RunActions):
         self._marked = event.keys
         self.refresh_bindings()
 
-    def on_line_table_filter_wanted(self) -> None:
-        self.bar.open()
-
     def on_filter_bar_changed(self, event: FilterBar.Changed) -> None:
         self.table.set_filter(event.filter)
 

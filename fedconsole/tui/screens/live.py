@@ -318,14 +318,6 @@ class LiveScreen(Steering, TakingUp):
         # There is nothing behind a run.
         return True
 
-    @on(LineLog.FilterWanted)
-    def _open_filter(self) -> None:
-        self.query_one("#filter", FilterBar).open()
-
-    @on(LineTable.FilterWanted)
-    def _open_filter_of_log(self) -> None:
-        self.query_one("#filter", FilterBar).open()
-
     @on(FilterBar.Changed)
     def _filter(self, event: FilterBar.Changed) -> None:
         self.query_one("#log", LineLog).set_filter(event.filter)

@@ -245,10 +245,6 @@ class NewRunScreen(ConsoleScreen):
         table.focus()
         return True
 
-    @on(LineTable.FilterWanted)
-    def _open_filter(self) -> None:
-        self.query_one(FilterBar).open()
-
     @on(FilterBar.Changed)
     def _filter(self, event: FilterBar.Changed) -> None:
         self.query_one("#workers", LineTable).set_filter(event.filter)

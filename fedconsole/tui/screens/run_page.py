@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterator
 from itertools import islice
 from shlex import quote
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from rich.text import Text
 from textual import events
@@ -340,18 +340,13 @@ class RunPage(RunActions):
 
     # One filter bar, for what asked for it last
 
-    def _filter(self, target: LineTable | LineLog) -> None:
+    def open_filter(self, pane: Widget) -> None:
+        target = cast("LineTable | LineLog", pane)
         if target is not self._filtered and self._filtered is not None:
             self._filtered.set_filter(EVERYTHING)
             self.query_one(FilterBar).clear()
         self._filtered = target
         self.query_one(FilterBar).open()
-
-    def on_line_log_filter_wanted(self, event: LineLog.FilterWanted) -> None:
-        self._filter(event.log)
-
-    def on_line_table_filter_wanted(self, event: LineTable.FilterWanted) -> None:
-        self._filter(event.table)
 
     def on_filter_bar_changed(self, event: FilterBar.Changed) -> None:
         if self._filtered is not None:

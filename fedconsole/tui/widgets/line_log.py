@@ -15,7 +15,6 @@ from rich.style import Style
 from rich.text import Text
 from textual.geometry import Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 
@@ -25,6 +24,7 @@ from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.run_records import Level, LogRecord
 from fedconsole.tui.theme import style
+from fedconsole.tui.widgets.filter_bar import Filterable
 from fedconsole.tui.widgets.filtering import EVERYTHING, Filter
 from pi_daemon.protocol.text import clean
 
@@ -42,7 +42,7 @@ _WORDS: Final = {
 _ROLES: Final = {Level.DEBUG: "dim", Level.WARNING: "warning", Level.ERROR: "bad"}
 
 
-class LineLog(ScrollView, can_focus=True):
+class LineLog(Filterable, can_focus=True):
     PANE: ClassVar = "Log"
     BINDINGS: ClassVar = [
         key("/", "want_filter", "Filter"),
@@ -71,14 +71,6 @@ class LineLog(ScrollView, can_focus=True):
     DEFAULT_CSS = """
     LineLog { height: 1fr; scrollbar-size-vertical: 1; overflow-x: hidden; }
     """
-
-    @dataclass
-    class FilterWanted(Message):
-        log: LineLog
-
-        @property
-        def control(self) -> LineLog:
-            return self.log
 
     @dataclass
     class SaveWanted(Message):
@@ -352,9 +344,6 @@ class LineLog(ScrollView, can_focus=True):
     def action_toggle_wrap(self) -> None:
         self._wraps = not self._wraps
         self._rebuild()
-
-    def action_want_filter(self) -> None:
-        self.post_message(self.FilterWanted(self))
 
     def action_save(self) -> None:
         self.post_message(self.SaveWanted(self))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -331,6 +331,8 @@ def _convert(key: str, value: object) -> object:
 def _form_of(key: str, reason: Exception) -> object:
     """What a value should look like, for a person."""
     types = str(KEYS[key].type)
+    if key not in _FORMS and (choices := _choices(KEYS[key].type)):
+        return f"expected {' or '.join(choices)}"
     if "out of range" in str(reason):
         return "expected a number nearer to 0"
     if isinstance(reason, msgspec.ValidationError) and key not in _FORMS:
@@ -338,6 +340,16 @@ def _form_of(key: str, reason: Exception) -> object:
             if name in types:
                 return words
     return _FORMS.get(key, reason)
+
+
+def _choices(kind: Any) -> list[str]:
+    """The texts that a type takes; none: any."""
+    return [
+        choice
+        for one in (kind, *get_args(kind))
+        if get_origin(one) is Literal
+        for choice in get_args(one)
+    ]
 
 
 def _require_known(found: Iterable[str], known: Iterable[str], where: str) -> None:

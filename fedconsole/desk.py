@@ -101,6 +101,11 @@ class RealDesk:
 
         return history.by_start()
 
+    def last_words(self, run: str) -> str:
+        from fedconsole import history
+
+        return history.last_words(run)
+
     def summarize(self, run: str) -> RunSummary | None:
         from fedconsole import history
 

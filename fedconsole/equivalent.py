@@ -19,8 +19,10 @@ _NAMES: Final = tuple(field.name for field in fields(Plan))
 def command_line(plan: Plan, configured: Mapping[str, object] | None = None) -> str:
     """`fedconsole run ...` with what differs from the defaults.
 
+    It makes the same plan here and where nothing is configured.
+
     Args:
-        configured: what files and the environment set where it will be typed, by the plan's field.
+        configured: what files and the environment set here, by the plan's field.
     """
     words = ["fedconsole", "run"]
     for name, value in _differing(plan, configured or {}):
@@ -36,7 +38,7 @@ def command_line(plan: Plan, configured: Mapping[str, object] | None = None) -> 
 
 
 def to_toml(plan: Plan, configured: Mapping[str, object] | None = None) -> str:
-    """A file for `fedconsole run --config`, which makes the same plan of it."""
+    """A file for `fedconsole run --config`, which makes the same plan of it, as of `command_line`."""
     lines = ["[run]"]
     for name, value in _differing(plan, configured or {}):
         lines.append(f"{_key(name).replace('_', '-')} = {_toml(value)}")
@@ -49,7 +51,8 @@ def _differing(plan: Plan, configured: Mapping[str, object]) -> Iterator[tuple[s
     changed = {
         name
         for name in _NAMES
-        if (value := getattr(plan, name)) not in (None, configured.get(name, defaults[name]))
+        if (value := getattr(plan, name)) is not None
+        and (value != defaults[name] or value != configured.get(name, value))
     }
     for name in _NAMES:
         value = getattr(plan, name)

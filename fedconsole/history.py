@@ -25,6 +25,9 @@ from fedconsole.errors import RefusedError, StorageError, UsageError
 
 class RunState(StrEnum):
     RUNNING = "running"
+    PAUSING = "pausing"
+    """Its workers finish their batches."""
+    PAUSED = "paused"
     STALLED = "stalled"
     """It runs, and stands still because its disk refuses."""
     COMPLETED = "completed"
@@ -36,7 +39,10 @@ class RunState(StrEnum):
     @property
     def is_going(self) -> bool:
         """Whether it has an engine."""
-        return self in {RunState.RUNNING, RunState.STALLED}
+        return self not in _ENDS
+
+
+_ENDS = {RunState.COMPLETED, RunState.ABORTED, RunState.FAILED, RunState.CRASHED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +114,24 @@ def by_start() -> list[str]:
     for run in run_ids():
         try:
             started.append((_started(folder_of(run)), run))
-        except (StorageError, LookupError):
-            # It must not hide the others; reading it says what is wrong.
-            started.append((_changed(folder_of(run)), run))
+        except (StorageError, LookupError) as error:
+            # It must not hide the others; reading it says what is wrong. One that is just made has no journal yet.
+            if isinstance(error, StorageError) or not is_carried(run):
+                started.append((_changed(folder_of(run)), run))
     return [run for _, run in sorted(started)]
+
+
+def last_words(run: str) -> str:
+    """Of a run without a journal: the last line of its engine's log, or what else its folder holds."""
+    log = folder_of(run) / "engine.log"
+    with suppress(OSError):
+        if tail := log.read_text(errors="replace").strip().splitlines()[-1:]:
+            return f"{tail[0]} ({log})"
+    try:
+        names = sorted(path.name for path in folder_of(run).iterdir())
+    except OSError as error:
+        return f"cannot read the folder {folder_of(run)}: {error.strerror}"
+    return f"its folder holds {', '.join(names) or 'nothing'}"
 
 
 @cache
@@ -139,19 +159,6 @@ def _changed(folder: Path) -> str:
 
 def has_journal(run: str) -> bool:
     return (folder_of(run) / "run.db").exists()
-
-
-def contents(run: str) -> list[str]:
-    """What lies in a run's folder, sorted.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
-    folder = folder_of(run)
-    try:
-        return sorted(path.name for path in folder.iterdir())
-    except OSError as error:
-        raise StorageError(f"cannot read the folder {folder}: {error.strerror}") from error
 
 
 def resolve(reference: str) -> list[str]:
@@ -296,8 +303,11 @@ def _state(run: str, end: Line) -> tuple[RunState, str]:
         return RunState(end["outcome"]), end.get("reason") or ""
     if not is_running(run):
         return RunState.CRASHED, ""
-    reason = standstill(run, _ANSWER_S)
-    return (RunState.STALLED, reason) if reason else (RunState.RUNNING, "")
+    if reason := standstill(run, _ANSWER_S):
+        return RunState.STALLED, reason
+    # The newest of them is near the end of the journal: a paused run writes little, another one rounds.
+    last = _last(run, *_PAUSES, *_PAUSE_ENDS) or {"type": ""}
+    return _PAUSES.get(last["type"], RunState.RUNNING), ""
 
 
 def rounds(run: str) -> list[RoundSummary]:
@@ -355,6 +365,8 @@ def remove(run: str) -> None:
         raise StorageError(f"cannot remove {folder_of(run)}: {error}") from error
 
 
+_PAUSES = {"run.pausing": RunState.PAUSING, "run.paused": RunState.PAUSED}
+_PAUSE_ENDS = ("run.created", "run.resumed", "run.aborting", "run.restarted", "round.started")
 _ON_TEST_SET = "(type = 'eval' AND line ->> '$.worker' IS NULL)"
 """Other evaluations are a worker's, on its holdout."""
 
@@ -384,8 +396,9 @@ def _last_test(run: str) -> Line:
     return next(_select(run, f"{_ON_TEST_SET} ORDER BY seq DESC LIMIT 1"), {})
 
 
-def _last(run: str, kind: str) -> Line | None:
-    return next(_select(run, "type = ? ORDER BY seq DESC LIMIT 1", kind), None)
+def _last(run: str, *types: str) -> Line | None:
+    wanted = ",".join("?" * len(types))
+    return next(_select(run, f"type IN ({wanted}) ORDER BY seq DESC LIMIT 1", *types), None)
 
 
 def _require_regular(journal: Path) -> None:

@@ -123,12 +123,13 @@ def open_replay(run: str, speed: float) -> int:
 
 def make_app(settings: Config, opening: Opening | None, desk: Desk | None = None) -> FedconsoleApp:
     """The console as it was set; on this desktop unless a desk is given."""
+    from fedconsole import language
     from fedconsole.desk import RealDesk
     from fedconsole.tui import glyphs, lang
     from fedconsole.tui.app import FedconsoleApp
 
     wanted = settings.front_end()
-    lang.use(wanted.lang or lang.preferred())
+    lang.use(wanted.lang or language.preferred())
     glyphs.use(wanted.glyphs)
     return FedconsoleApp(
         desk or RealDesk(settings), opening, theme=wanted.theme, has_bell=wanted.bell

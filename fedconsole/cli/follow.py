@@ -17,6 +17,7 @@ from fedconsole.engine.control import ControlLink
 from fedconsole.engine.launch import new_run_id
 from fedconsole.errors import EngineCrashedError, ExitCode, FedconsoleError
 from fedconsole.headless import RunProgress, Screen, advance, status
+from fedconsole.history import summarize
 
 _ABORT_S = 10.0
 """A service manager that sent SIGTERM kills after some 10 to 90 s; the run must be tidy by then."""
@@ -111,6 +112,8 @@ def crash(run: str) -> EngineCrashedError:
     with suppress(OSError):
         tail = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         say("\n".join(tail))
+    if summarize(run) is None:
+        return EngineCrashedError(f"run {run} never began; its engine's log is {log}")
     return EngineCrashedError(
         f"the engine of run {run} ended without a last word; its log is {log}; "
         f"finished rounds are kept, and the run can go on after them: fedconsole resume {run}"

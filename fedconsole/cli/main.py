@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
+from itertools import pairwise
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +20,7 @@ from fedconsole.cli import config, deal, demo, devices, doctor, pair, run, runs,
 from fedconsole.cli.output import say
 from fedconsole.colours import Color, Role, settle
 from fedconsole.errors import ExitCode, FedconsoleError, UsageError
+from fedconsole.language import Language, preferred
 
 PROGRAM = "fedconsole"
 _SHELLS = ("bash", "zsh", "fish", "powershell", "pwsh")
@@ -51,7 +53,11 @@ def _root(
     ctx: typer.Context,
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     lang: Annotated[
-        str | None, typer.Option(help="Of the full screen: en or ko. Default: the locale's.")
+        Language | None,
+        typer.Option(
+            help="Of the full screen and of help: en or ko. Default: the locale's.",
+            show_choices=False,
+        ),
     ] = None,
     color: Annotated[
         Color,
@@ -151,7 +157,8 @@ def main() -> None:
 def carry_out(arguments: list[str]) -> int:
     """Run one command line and say what went wrong; the exit code."""
     try:
-        return app(arguments, prog_name=PROGRAM, standalone_mode=False) or ExitCode.COMPLETED
+        command = _command(arguments)
+        return command(arguments, prog_name=PROGRAM, standalone_mode=False) or ExitCode.COMPLETED
     except FedconsoleError as error:
         say(f"{PROGRAM}: {error}", Role.BAD)
         return error.exit_code
@@ -165,6 +172,31 @@ def carry_out(arguments: list[str]) -> int:
     except Exception as error:
         say(f"{PROGRAM}: {type(error).__name__}: {error}; {_keep_traceback()}", Role.BAD)
         return ExitCode.RUN_FAILED
+
+
+def _command(arguments: list[str]) -> Any:
+    """The program, its help in the language in which it will be read."""
+    command = typer.main.get_command(app)
+    is_help = not arguments or not {"-h", "--help"}.isdisjoint(arguments)
+    if is_help and _language(arguments) == Language.KO:
+        from fedconsole.cli import korean
+
+        korean.translate(command)
+    return command
+
+
+def _language(arguments: list[str]) -> str:
+    # The option of the same name is not read before a --help that stands in front of it.
+    for word, after in pairwise([*arguments, ""]):
+        name, equals, value = word.partition("=")
+        if name == "--lang":
+            return value if equals else after
+    from fedconsole.config import load
+
+    with suppress(FedconsoleError):
+        if lang := load({}).front_end().lang:
+            return lang
+    return preferred()
 
 
 def _without_stop(sentence: str) -> str:

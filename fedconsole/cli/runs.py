@@ -56,17 +56,10 @@ def _list_row(run: str) -> dict[str, Any]:
     try:
         summary = history.summarize(run)
         if summary is None:
-            return unknown | {"run": run, "state": "no journal", "reason": _held(run)}
+            return unknown | {"run": run, "state": "no journal", "reason": history.last_words(run)}
     except StorageError as error:
         return unknown | {"run": run, "state": "unreadable", "reason": str(error)}
     return _plain(asdict(summary))
-
-
-def _held(run: str) -> str:
-    """What is there of a run that has no journal."""
-    from fedconsole import history
-
-    return f"its folder holds {', '.join(history.contents(run)) or 'nothing'}"
 
 
 @app.command("show")
@@ -75,10 +68,10 @@ def show(run: Run = "latest", output: OutputOption = Output.TABLE) -> None:
     from fedconsole import history, report
 
     run = history.resolve_one(run)
-    if not history.has_journal(run):
+    summary = history.summarize(run)
+    if summary is None:
         _show_folder(run, output)
         return
-    summary = summary_of(run)
     rows = [asdict(row) for row in history.rounds(run)]
     facts = _plain(asdict(summary))
     confusion = history.confusion(run)
@@ -115,7 +108,7 @@ def _show_folder(run: str, output: Output) -> None:
     from fedconsole import history
 
     folder = str(history.folder_of(run))
-    row = {"run": run, "state": "no journal", "folder": folder, "reason": _held(run)}
+    row = {"run": run, "state": "no journal", "folder": folder, "reason": history.last_words(run)}
     if output is not Output.TABLE:
         print_rows([row], tuple(row), output)
         return
@@ -155,13 +148,11 @@ def export(
 
 
 def summary_of(run: str) -> RunSummary:
-    from fedconsole.history import summarize
+    from fedconsole.history import last_words, summarize
 
     summary = summarize(run)
     if summary is None:
-        raise StorageError(
-            f"run {run} has no journal; fedconsole runs show {run} tells what it has"
-        )
+        raise StorageError(f"run {run} has no journal: {last_words(run)}")
     return summary
 
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.command import CommandPalette
 from textual.screen import Screen
 
 from fedconsole.coordinator.phases import Request
 from fedconsole.errors import ExitCode, FedconsoleError
 from fedconsole.tui import messages, palette
-from fedconsole.tui.copying import copy
 from fedconsole.tui.desk import Desk
 from fedconsole.tui.frame import MODES, ConsoleScreen
 from fedconsole.tui.glyphs import glyph
@@ -25,8 +23,8 @@ from fedconsole.tui.lang import _
 from fedconsole.tui.opening import Opening
 from fedconsole.tui.phase_signs import sign_of
 from fedconsole.tui.screens.first import first_screen
+from fedconsole.tui.telling import TellingApp
 from fedconsole.tui.theme import DEFAULT, OWN_COLOURS, THEMES
-from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
     from fedconsole.tui.screens.live import LiveScreen
@@ -37,11 +35,9 @@ _SIGNALS: Final = {
     signal.SIGHUP: ExitCode.HANGUP,
     signal.SIGINT: ExitCode.INTERRUPT,
 }
-_NOTICE_S: Final = 4.0
-_MAX_ECHOES: Final = 100
 
 
-class FedconsoleApp(App[None]):
+class FedconsoleApp(TellingApp):
     """Four modes over one desk."""
 
     TITLE = "fedconsole"
@@ -73,11 +69,8 @@ class FedconsoleApp(App[None]):
         theme: str = DEFAULT,
         has_bell: bool = True,
     ) -> None:
-        super().__init__()
-        self.desk = desk
+        super().__init__(desk, has_bell=has_bell)
         self._opening = opening or Opening()
-        self.has_bell = has_bell
-        self.echoes: deque[messages.Echoed] = deque(maxlen=_MAX_ECHOES)
         for known in THEMES:
             self.register_theme(known)
         # Without colours the terminal's own are all alike.
@@ -187,25 +180,7 @@ class FedconsoleApp(App[None]):
 
         screen = self._live_screen()
         alarms = [] if screen is None else screen.alarms()
-        self.push_screen(AlarmsDialog(alarms, list(self.echoes)))
-
-    def action_copy(self) -> None:
-        for source in (self.focused, self.screen):
-            copy_text = getattr(source, "copy_text", None)
-            if copy_text is not None and (text := copy_text()):
-                self._copy(text)
-                return
-        self.tell(_("nothing to copy here"), "warning")
-
-    def action_picture(self) -> None:
-        folder = self.desk.export_folder()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            path = self.save_screenshot(path=str(folder))
-        except OSError as error:
-            self.tell(_("cannot write to {folder}: {why}", folder=folder, why=error), "error")
-            return
-        self.tell(_("picture saved: {path}", path=path))
+        self.push_screen(AlarmsDialog(sorted([*alarms, *self.troubles]), list(self.echoes)))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         return palette.commands(self, screen)
@@ -218,21 +193,6 @@ class FedconsoleApp(App[None]):
             self.screen.show_device(device)
 
     # What screens ask for
-
-    def on_echo(self, message: messages.Echo) -> None:
-        self.tell(message.command)
-        self.echoes.append(messages.Echoed(self.desk.now(), message.command))
-
-    def on_copy(self, message: messages.Copy) -> None:
-        self._copy(message.text)
-
-    def on_notice(self, message: messages.Notice) -> None:
-        self.tell(message.text, message.severity)
-
-    def on_alarm(self, message: messages.Alarm) -> None:
-        if self.has_bell:
-            self.bell()
-        self.tell(message.text, "warning")
 
     async def on_open_run(self, message: messages.OpenRun) -> None:
         await self.show_run(message.run)
@@ -280,15 +240,3 @@ class FedconsoleApp(App[None]):
         while len(self.screen_stack) > 1:
             await self.pop_screen()
         await self.push_screen(screen)
-
-    def _copy(self, text: str) -> None:
-        self.tell(copy(self, text, self.desk.export_folder()))
-
-    def tell(self, text: str, severity: str = "information") -> None:
-        """Show a text in the corner for some seconds, as it is."""
-        self.notify(
-            clean(text),
-            severity=severity,  # type: ignore[arg-type]
-            timeout=_NOTICE_S if severity == "information" else 2 * _NOTICE_S,
-            markup=False,
-        )

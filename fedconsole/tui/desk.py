@@ -54,6 +54,9 @@ class Desk(Protocol):
     def run_ids(self) -> list[str]:
         """By their start, the newest last."""
 
+    def last_words(self, run: str) -> str:
+        """The last line that its engine logged, and where. For a run without a journal."""
+
     def summarize(self, run: str) -> RunSummary | None: ...
 
     def rounds(self, run: str) -> list[RoundSummary]: ...

@@ -82,3 +82,18 @@ def wrapped(text: str, cells: int) -> list[str]:
             lines += full
         lines.append(line)
     return lines
+
+
+def cut(text: str, cells: int, hint: str) -> str:
+    """The text, or as much of it as has room before a hint that says where all of it is."""
+    if cell_len(text) <= cells:
+        return text
+    return f"{fit(text, cells - cell_len(hint) - 1)} {hint}"
+
+
+def cut_lines(text: str, cells: int, most: int, hint: str) -> str:
+    """As `cut`, of a text that may have so many lines."""
+    lines = wrapped(text, cells)
+    if len(lines) <= most:
+        return text
+    return "\n".join([*lines[: most - 1], cut(" ".join(lines[most - 1 :]), cells, hint)])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 from rich.style import Style
 from rich.text import Text
 from textual import events
-from textual.actions import parse
+from textual.actions import SkipAction, parse
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.dom import DOMNode
@@ -24,6 +24,7 @@ from fedconsole.tui.formats import clock, fit
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.lang import _
 from fedconsole.tui.theme import style
+from fedconsole.tui.widgets.filter_bar import Filterable, FilterBar
 
 if TYPE_CHECKING:
     from fedconsole.tui.app import FedconsoleApp
@@ -234,6 +235,20 @@ def command_twin(offer: OfferedKey, screen: Screen[Any]) -> str:
     return _CHOSEN.sub(lambda found: names[found[0]], words).strip()
 
 
+def hindrance(offer: OfferedKey, screen: Screen[Any]) -> str:
+    """Why what a key does is not possible now; "": it is."""
+    if offer.is_enabled:
+        return ""
+    is_own = offer.node is screen
+    if (
+        isinstance(screen, ConsoleScreen)
+        and is_own
+        and (why := screen.why_not(offer.binding.action))
+    ):
+        return _("not possible now: {why}", why=why)
+    return _("not possible now")
+
+
 def _rank(node: DOMNode, screen: Screen[Any]) -> int:
     return 0 if node is screen else 2 if node is screen.app else 1
 
@@ -262,6 +277,10 @@ class ConsoleScreen(Screen[None]):
     """Of its mode."""
     ABOUT: ClassVar[str] = ""
     """A paragraph for the help."""
+    BINDINGS: ClassVar = [
+        # At once, not when the pane has had its turn: what is typed next goes into the filter.
+        Binding("slash", "open_filter", show=False, priority=True)
+    ]
     HORIZONTAL_BREAKPOINTS = _BREAKPOINTS
     VERTICAL_BREAKPOINTS = _ROWS
     DEFAULT_CSS = """
@@ -283,12 +302,29 @@ class ConsoleScreen(Screen[None]):
         """What stands between the bars."""
         yield from ()
 
+    def open_filter(self, pane: Widget) -> None:
+        """Of a pane that can be filtered."""
+        self.query_one(FilterBar).open()
+
+    def action_open_filter(self) -> None:
+        pane = self.focused
+        # Elsewhere it is a letter, or no key at all.
+        if not isinstance(pane, Filterable) or not pane.check_action("want_filter", ()):
+            raise SkipAction
+        self.open_filter(pane)
+
+    def on_filterable_wanted(self, event: Filterable.Wanted) -> None:
+        self.open_filter(event.pane)
+
     def flush(self) -> None:
         """Draw what has changed; called ten times a second while this screen is shown."""
 
     def back(self) -> bool:
         """Leave a filter or a panel; False: there was none."""
         return False
+
+    def retell(self) -> None:
+        """Say in the language in use, which has changed, what is not drawn again by itself."""
 
     def why_not(self, action: str) -> str:
         """Why an action that is offered cannot be done now; "": there is no more to say."""
@@ -315,6 +351,7 @@ class ConsoleScreen(Screen[None]):
         self.query_one(TooSmall).display = is_small
 
     def on_screen_resume(self) -> None:
+        cast("FedconsoleApp", self.app).tell_held()
         self._tick()
 
     def _tick(self) -> None:

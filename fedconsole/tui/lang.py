@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from typing import Final
 
-LANGUAGES: Final = ("en", "ko")
+LANGUAGES: Final = {"en": "English", "ko": "한국어"}
+"""Each with its own name."""
 
 _words: Mapping[str, str] = {}
 _sentences: Mapping[str, str] = {}
@@ -32,14 +32,6 @@ def retold(sentence: str) -> str:
         if (found := re.fullmatch(pattern, sentence, re.DOTALL)) is not None:
             return twin.format(**found.groupdict())
     return sentence
-
-
-def preferred(environment: Mapping[str, str] = os.environ) -> str:
-    """The language of the locale; English where there is none for it."""
-    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
-        if value := environment.get(name):
-            return "ko" if re.match("ko(?![a-z])", value) else "en"
-    return "en"
 
 
 def _(text: str, /, **fields: object) -> str:

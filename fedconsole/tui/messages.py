@@ -42,6 +42,13 @@ class Notice(Message):
 
 
 @dataclass
+class Trouble(Message):
+    """Keep what went wrong for the list under `!`; the screen tells it itself."""
+
+    text: str
+
+
+@dataclass
 class Alarm(Message):
     """Tell it loudly: with the terminal's bell."""
 

@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from textual.app import SystemCommand
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
-from textual.markup import escape
+from textual.fuzzy import Matcher
 from textual.screen import Screen
 
 from fedconsole.errors import FedconsoleError
-from fedconsole.tui import glyphs
-from fedconsole.tui.frame import MODES, ConsoleScreen, OfferedKey, all_keys, command_twin, key_label
+from fedconsole.tui import glyphs, lang
+from fedconsole.tui.frame import (
+    MODES,
+    ConsoleScreen,
+    all_keys,
+    command_twin,
+    hindrance,
+    key_label,
+)
 from fedconsole.tui.lang import _
 from fedconsole.tui.theme import OWN_COLOURS, THEMES
 from pi_daemon.protocol.text import clean
@@ -35,15 +42,27 @@ class ConsoleCommands(Provider):
 
     async def discover(self) -> Hits:
         for title, help_text, callback, _discover in self.app.get_system_commands(self.screen):
-            yield DiscoveryHit(Content(title), callback, text=title, help=escape(help_text))
+            yield DiscoveryHit(Content(title), callback, text=title, help=_as_it_is(help_text))
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
         for title, help_text, callback, _discover in self.app.get_system_commands(self.screen):
             # The command lines are known by heart to some: they are found, too.
             if (score := max(matcher.match(title), matcher.match(help_text) / 2)) > 0:
-                highlighted = matcher.highlight(escape(title))
-                yield Hit(score, highlighted, callback, text=title, help=escape(help_text))
+                shown = _highlighted(title, matcher)
+                yield Hit(score, shown, callback, text=title, help=_as_it_is(help_text))
+
+
+def _as_it_is(text: str) -> str:
+    # A string is read as markup, and no way to escape it keeps every backslash.
+    return cast("str", Content(text))
+
+
+def _highlighted(title: str, matcher: Matcher) -> Content:
+    content = Content(title)
+    for at in matcher.fuzzy_search.match(matcher.query, title)[1]:
+        content = content.stylize(matcher.match_style, at, at + 1)
+    return content
 
 
 def commands(app: FedconsoleApp, screen: Screen[Any]) -> Iterator[SystemCommand]:
@@ -56,8 +75,8 @@ def _commands(app: FedconsoleApp, screen: Screen[Any]) -> Iterator[SystemCommand
         if offer.binding.action in ("palette", "back"):
             continue
         title = _(offer.binding.description)
-        if not offer.is_enabled:
-            title = _unable(title, offer, screen)
+        if why := hindrance(offer, screen):
+            title = f"{title} ({why})"
         help_text = f"{key_label(offer.binding)}  {command_twin(offer, screen)}".rstrip()
         run = partial(app.run_action, offer.binding.action, cast("Any", offer.node))
         yield SystemCommand(title, help_text, run)
@@ -80,6 +99,9 @@ def _commands(app: FedconsoleApp, screen: Screen[Any]) -> Iterator[SystemCommand
             partial(app.show_device, record.key),
         )
     yield from _settings(app)
+    for code, name in lang.LANGUAGES.items():
+        title, setting = _("Language: {name}", name=name), f'[console] lang = "{code}"'
+        yield SystemCommand(title, setting, partial(app.use_language, code))
     for theme in THEMES:
         if app.no_color and theme.name == OWN_COLOURS:
             continue
@@ -109,15 +131,6 @@ def _use_glyphs(app: FedconsoleApp, name: str) -> None:
     app.refresh_css(animate=False)
 
 
-def _unable(title: str, offer: OfferedKey, screen: Screen[Any]) -> str:
-    why = ""
-    if isinstance(screen, ConsoleScreen) and offer.node is screen:
-        why = screen.why_not(offer.binding.action)
-    if not why:
-        return _("{title} (not possible now)", title=title)
-    return _("{title} (not possible now: {why})", title=title, why=why)
-
-
 def _newest_runs(app: FedconsoleApp) -> list[str]:
     try:
         return app.desk.run_ids()[: -_MAX_RUNS - 1 : -1]
@@ -134,6 +147,6 @@ def _harmless(command: SystemCommand) -> SystemCommand:
 def _theme_setter(app: FedconsoleApp, name: str) -> Callable[[], None]:
     def set_theme() -> None:
         app.theme = name
-        app.tell(_('to keep it: theme = "{name}" under [console] in config.toml', name=name))
+        app.tell_setting(f'theme = "{name}"')
 
     return set_theme

@@ -6,14 +6,13 @@ a thousand workers may send ten thousand losses a second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from fedconsole.coordinator.facts import metric
-from fedconsole.coordinator.phases import Request, RunPhase, allowed_requests
+from fedconsole.coordinator.phases import RunPhase
 from fedconsole.sentences import seed_line, sentence
-from fedconsole.tui.round_times import RoundTimes
+from fedconsole.tui.run_figures import RunFigures
 from fedconsole.tui.run_records import (
     MAX_POINTS,
     AlarmRecord,
@@ -42,134 +41,12 @@ _OUTCOMES: Final = {
 }
 
 
-class RunModel:
+class RunModel(RunFigures):
     def __init__(self) -> None:
-        self.run = ""
-        self.task = ""
-        self.plan: Mapping[str, Any] = {}
-        self.phase = RunPhase.GATHERING
-        self.started_at: datetime | None = None
-        """When the run was made."""
-        self.last_at: datetime | None = None
-        """Of the last line."""
-        self.workers: dict[str, WorkerRow] = {}
-        """In the order of joining."""
-        self.round = 0
-        self.round_times = RoundTimes()
-        self.epoch = 0
-        self.cohort: tuple[str, ...] = ()
-        self.rounds: list[RoundRow] = []
-        self.round_ends: list[tuple[float, float, float]] = []
-        """Number, batches per worker so far, and seconds since the start, of each finished round."""
-        self.tests: list[Test] = []
-        self.confusion: Mapping[str, Sequence[int]] = {}
-        self.attendance = Attendance()
-        self.waiting_for: set[str] = set()
-        """Workers that have not acknowledged a pause or an abort."""
-        self.has_crashed = False
-        """Its engine is gone without a last line; who reads the lines knows."""
-        self.is_stopping = False
-        """The run ends after this round."""
-        self.have: int | None = None
-        """Of the quorum, while it is in danger; with `need` and when the wait ends."""
-        self.need: int | None = None
-        self.quorum_seconds_left: float | None = None
-        self.quorum_at: datetime | None = None
-        self.stalled = ""
-        """Why the journal cannot be written now; "": it can."""
-        self.quorum_then = ""
-        """What happens when the wait ends, as in `run.quorum`."""
-        self.preparing: Sequence[str] = ()
-        """Missing workers that are connected, and made ready."""
-        self.bytes_sent = 0
-        self.bytes_received = 0
-        self.ending: Line | None = None
-        self.alarms: list[AlarmRecord] = []
-        self.num_alarms = 0
-        """Those that were too many for the list are counted."""
-        self.version = 0
-        """Grows with each line."""
+        super().__init__()
         self._log: list[LogRecord] = []
         self._told_at = datetime.min.replace(tzinfo=UTC)
         """Of the last line, by the wall clock: what is said of it is shown with that."""
-        self._rounds_of_first_epoch: int | None = None
-
-    # What follows from it
-
-    @property
-    def is_finished(self) -> bool:
-        return self.phase.is_finished
-
-    @property
-    def allowed(self) -> frozenset[Request]:
-        return allowed_requests(self.phase)
-
-    @property
-    def num_rounds(self) -> int | None:
-        """How many are planned; of epochs that is known after the first."""
-        if self.plan.get("rounds"):
-            return int(self.plan["rounds"])
-        if self._rounds_of_first_epoch and self.plan.get("epochs"):
-            return self._rounds_of_first_epoch * int(self.plan["epochs"])
-        return None
-
-    @property
-    def num_finished(self) -> int:
-        return self.rounds[-1].number if self.rounds else 0
-
-    @property
-    def loss(self) -> float | None:
-        """Mean of the last losses of those who train."""
-        losses = [
-            row.loss for row in self.workers.values() if row.loss is not None and not row.lost_at
-        ]
-        return sum(losses) / len(losses) if losses else None
-
-    @property
-    def examples_per_s(self) -> float:
-        """Of the cohort; each worker as fast as it was last."""
-        rows = (self.workers.get(name) for name in self.cohort)
-        return sum(row.examples_per_s or 0 for row in rows if row and row.lost_at is None)
-
-    @property
-    def num_here(self) -> int:
-        return sum(row.lost_at is None for row in self.workers.values())
-
-    @property
-    def quorum(self) -> int:
-        """How many updates or workers a round needs."""
-        if self.need is not None:
-            return self.need
-        wanted = len(self.plan.get("workers", ())) + int(self.plan.get("virtual", 0))
-        return self.plan.get("min_updates") or self.plan.get("cohort_size") or wanted
-
-    def elapsed_s(self, now: datetime) -> float:
-        if self.started_at is None:
-            return 0.0
-        end = self.last_at if (self.is_finished or self.has_crashed) and self.last_at else now
-        return max(0.0, (end - self.started_at).total_seconds())
-
-    def share(self) -> float | None:
-        """How much of the run is done, 0 to 1; None: its length is not known."""
-        if not (total := self.num_rounds):
-            return None
-        done = float(self.num_finished)
-        if self.round > self.num_finished and self.cohort:
-            parts = [
-                row.batch / row.num_batches
-                for name in self.cohort
-                if (row := self.workers.get(name)) and row.num_batches
-            ]
-            done += sum(parts) / len(self.cohort)
-        return min(1.0, done / total)
-
-    def eta_s(self, now: datetime) -> tuple[float, float] | None:
-        """Seconds to the end and their spread; None before one round is done, and while the run waits."""
-        total = self.num_rounds
-        stands_still = self.phase is RunPhase.WAITING or bool(self.stalled)
-        if total is None or self.is_finished or stands_still:
-            return None
-        return self.round_times.left_s(max(0, total - self.num_finished), now)
 
     def take_log(self) -> list[LogRecord]:
         """The records since the last call."""
@@ -229,6 +106,7 @@ class RunModel:
                 self.quorum_seconds_left = None  # the engine's timer stops
                 if what == "paused":
                     self.round_times.pause(now)
+                    self._rest()
             case "stopping":
                 self.is_stopping = True
             case "quorum" if line["have"] >= line["need"]:
@@ -238,7 +116,7 @@ class RunModel:
                 self.have, self.need = line["have"], line["need"]
                 self.quorum_seconds_left = line.get("seconds_left")
                 if self.quorum_at is None:
-                    self._alarm(sentence(line), "")
+                    self.alarm(sentence(line))
                 self.quorum_at = now
                 self.quorum_then = line.get("then", "")
                 self.preparing = line.get("preparing", ())
@@ -246,7 +124,7 @@ class RunModel:
                     self.phase = RunPhase.WAITING
             case "stalled":
                 self.stalled = clean(line["reason"], 200)
-                self._alarm(sentence(line), "")
+                self.alarm(sentence(line))
             case "fewer":
                 self._forget_quorum()
                 if line["round"] == self.round:
@@ -256,7 +134,22 @@ class RunModel:
                 self.waiting_for.clear()
                 self._forget_quorum()
                 self.ending = line
-                self._alarm(sentence(line), "")
+                self._rest(has_ended=True)
+                self.alarm(sentence(line))
+
+    def crash(self, words: str) -> None:
+        """Its engine is gone without a last line, which who reads the lines knows."""
+        self.has_crashed = True
+        self._rest(has_ended=True)
+        self.alarm(words)
+
+    def _rest(self, *, has_ended: bool = False) -> None:
+        """Nobody trains now: what was measured last is no longer so."""
+        for row in self.workers.values():
+            row.forget_rate()
+            if has_ended and row.lost_at is None:
+                row.phase = "-"
+            row.version += 1
 
     def _restart(self, now: datetime) -> None:
         """Another engine: no worker is there yet, and what the last one was asked for is void."""
@@ -274,8 +167,8 @@ class RunModel:
         elif what == "started":
             if self.phase not in (RunPhase.PAUSING, RunPhase.ABORTING):
                 self.phase = RunPhase.TRAINING
-            if line.get("epoch", 0) == 2 and self._rounds_of_first_epoch is None:
-                self._rounds_of_first_epoch = number - 1
+            if line.get("epoch", 0) == 2 and self.rounds_of_first_epoch is None:
+                self.rounds_of_first_epoch = number - 1
             self.round, self.epoch = number, line.get("epoch", 0)
             self.round_times.begin(now)
             self.cohort = tuple(line["cohort"])
@@ -327,10 +220,10 @@ class RunModel:
                 row.lost_at = now
                 row.num_lost += 1
                 row.phase = "lost"
-                row.examples_per_s = None
+                row.forget_rate()
                 row.error = clean(line.get("reason") or "", 200)
                 self.waiting_for.discard(row.name)
-                self._alarm(sentence(line), row.label)
+                self.alarm(sentence(line), row.label)
             case "straggler":
                 row.phase = what
             case "phase":
@@ -349,7 +242,7 @@ class RunModel:
                 self.attendance.note(line["round"], row.name, Attendance.REJECTED)
                 if level_of(line, self.phase) is Level.ERROR:
                     row.error = clean(line.get("reason") or "", 200)
-                    self._alarm(sentence(line), row.label)
+                    self.alarm(sentence(line), row.label)
 
     def _take_batches(self, line: Line, now: datetime) -> None:
         row = self._row(line["worker"])
@@ -361,7 +254,7 @@ class RunModel:
         row = self._row(line["worker"])
         for trouble in row.take_telemetry(line):
             text = f"{row.label} {trouble}"
-            self._alarm(text, row.label)
+            self.alarm(text, row.label)
             self._log.append(LogRecord(self._told_at, Level.WARNING, row.label, text))
 
     def _take_test(self, line: Line) -> None:
@@ -401,7 +294,8 @@ class RunModel:
         self.quorum_then = ""
         self.preparing = ()
 
-    def _alarm(self, text: str, worker: str) -> None:
+    def alarm(self, text: str, worker: str = "") -> None:
+        """What was just told is something that the operator should see."""
         self.alarms.append(AlarmRecord(self._told_at, text, worker))
         del self.alarms[:-_MAX_ALARMS]
         self.num_alarms += 1

@@ -110,6 +110,10 @@ class WorkerRow:
             )
         self._last_time = now
 
+    def forget_rate(self) -> None:
+        """It has stopped, and the time until it goes on is none of its training."""
+        self.examples_per_s = self._last_time = None
+
     def take_telemetry(self, line: Line) -> Iterator[str]:
         """Take in its health; gives what is wrong with it since now."""
         was_throttled, was_low = self._is_throttled, self._is_disk_low

@@ -81,6 +81,9 @@ class PreparedDesk:
     def run_ids(self) -> list[str]:
         return list(self.summaries)
 
+    def last_words(self, run: str) -> str:
+        return f"MemoryError ({self.folder / run / 'engine.log'})"
+
     def summarize(self, run: str) -> RunSummary | None:
         return self.summaries.get(run)
 

@@ -71,6 +71,7 @@ SCREENS: dict[str, tuple[type[ConsoleScreen], Opening, tuple[str, ...]]] = {
 """Each with what opens it."""
 ONLY_SHOW = {
     *("pane(1)", "pane(-1)", "other_metric", "next_axis", "zoom", "app.focus_next"),
+    "app.focus_previous",
     *("replay_pause", "slower", "faster", "last_run", "copy_command", "app.mode('new')"),
 }
 """Actions that change the picture or the form, but no run, no device and no file."""
@@ -182,8 +183,8 @@ async def test_every_action_of_a_screen_is_in_the_palette(name: str) -> None:
 @pytest.mark.parametrize(
     ("language", "words"),
     [
-        ("en", "Pause (not possible now: the run is GATHERING)"),
-        ("ko", "일시정지 (지금은 불가: 실행이 모으는 중)"),
+        ("en", "Pause (not possible now: the run is PREPARING)"),
+        ("ko", "일시정지 (지금은 불가: 실행이 준비 중)"),
     ],
 )
 async def test_the_palette_says_why_something_is_not_possible_now(

@@ -12,6 +12,7 @@ from fedconsole.coordinator.plan import Plan
 from fedconsole.errors import RefusedError, StorageError
 from fedconsole.headless import json_line
 from fedconsole.history import RunSummary
+from fedconsole.tui import lang
 from fedconsole.tui.dialogs.choice import Choice
 from fedconsole.tui.messages import CloneRun, Replay
 from fedconsole.tui.screens.compare import CompareScreen
@@ -337,3 +338,31 @@ async def test_a_run_whose_engine_is_gone_is_resumed_and_shown(desk: PreparedDes
         assert "fedconsole resume 20261123-0004" in told(pilot)
         assert isinstance(pilot.app.screen, LiveScreen)
     assert desk.taken_up == ["20261123-0004"]
+
+
+@pytest.mark.parametrize("state", ["paused", "pausing"])
+async def test_a_paused_run_says_so_in_both_languages(state: str) -> None:
+    desk = PreparedDesk()
+    desk.summaries["20261123-0001"] = a_run(1, state, seconds=None)
+    async with opened(desk) as pilot:
+        assert f"‖ {state}" in text_of(pilot)
+    lang.use("ko")
+    try:
+        async with opened(desk) as pilot:
+            assert {"paused": "‖ 일시정지", "pausing": "‖ 멈추는 중"}[state] in text_of(pilot)
+    finally:
+        lang.use("en")
+
+
+async def test_a_run_that_never_began_has_a_row_with_its_reason() -> None:
+    desk = ChangingDesk(folder=Path("/runs"))
+    desk.summaries = {"20261123-0009": None}  # type: ignore[dict-item]
+    async with opened(desk, (160, 40)) as pilot:
+        row = next(line for line in lines_of(pilot) if "20261123-0009" in line)
+        assert "☓ no journal" in row
+        assert "MemoryError (/runs/" in row
+        desk.summaries["20261123-0009"] = a_run(9, "running", seconds=None)
+        desk.time_s += 3
+        await settle(pilot)
+        await settle(pilot)
+        assert "▶ running" in text_of(pilot)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from rich.cells import cell_len
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -10,7 +11,7 @@ from fedconsole.tui.desk import Line
 from fedconsole.tui.opening import Opening
 from fedconsole.tui.widgets.line_log import LineLog
 from fedconsole.tui.widgets.line_table import LineTable
-from tests.support.histories import press, text_of, told
+from tests.support.histories import lines_of, press, text_of, told
 from tests.tui.driving import BUSY, RUN, after, console, going, shows
 
 LIVE = Opening("live", RUN)
@@ -136,3 +137,40 @@ async def test_many_lines_of_a_megabyte_cost_no_more_than_short_ones() -> None:
 
     short = await seconds("x" * 4_000)
     assert await seconds("x" * MEGABYTE) < 3 * short
+
+
+# Selecting with the mouse
+
+
+async def drag(pilot: Pilot[None], start: tuple[int, int], end: tuple[int, int]) -> None:
+    """From a cell of the screen to another."""
+    await pilot.mouse_down(offset=start)
+    await pilot.hover(offset=end)
+    await pilot.mouse_up(offset=end)
+
+
+async def test_what_the_mouse_selects_in_the_log_is_marked_and_copied(tmp_path: Path) -> None:
+    desk = going([*BUSY[:1], *(spoken(n) for n in range(6))], folder=tmp_path)
+    async with console(desk, LIVE) as pilot:
+        rows = lines_of(pilot)
+        top = next(y for y, row in enumerate(rows) if "word 002" in row)
+        left = rows[top].index("word 002")
+        end = rows[top + 1].index("003") + 2
+        await drag(pilot, (left, top), (end, top + 1))
+        assert (pilot.app.screen.get_selected_text() or "").splitlines()[:1] == ["word 002"]
+        await press(pilot, "y")
+        first, second = (tmp_path / "copied.txt").read_text().splitlines()
+        assert (first, second.split()[1:3]) == ("word 002", ["INFO", "alice"])
+        assert second.endswith("Log from alice: word 003")
+        # The next y copies as if nothing had been selected.
+        assert pilot.app.screen.get_selected_text() is None
+
+
+async def test_hangul_is_selected_by_its_syllables(tmp_path: Path) -> None:
+    said = after(BUSY, "log", worker="앨리스", level="info", text="팬이 시끄럽습니다")
+    async with console(going([*BUSY[:1], said], folder=tmp_path), LIVE) as pilot:
+        top = next(y for y, row in enumerate(lines_of(pilot)) if "시끄럽" in row)
+        start = cell_len(lines_of(pilot)[top].partition("시끄럽")[0])
+        await drag(pilot, (start, top), (start + 4, top))
+        await press(pilot, "y")
+        assert (tmp_path / "copied.txt").read_text() == "시끄럽"

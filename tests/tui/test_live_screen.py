@@ -70,7 +70,7 @@ async def test_what_the_engine_writes_later_appears_too() -> None:
 
 async def test_a_run_at_its_start_says_what_it_waits_for() -> None:
     async with console(going(BUSY[:1]), LIVE) as pilot:
-        assert "GATHERING" in text_of(pilot)
+        assert "PREPARING" in text_of(pilot)
         assert "waiting for workers" in text_of(pilot)
         assert "no losses yet" in text_of(pilot)
 
@@ -453,3 +453,20 @@ async def test_a_key_opens_the_page_of_the_run() -> None:
         assert isinstance(pilot.app.screen, RunPage)
         await press(pilot, "escape")
         assert isinstance(pilot.app.screen, LiveScreen)
+
+
+async def test_an_ending_that_has_no_room_names_the_command_that_tells_all() -> None:
+    desk = going(BUSY)
+    async with console(desk, LIVE, (80, 24)) as pilot:
+        desk.tell(RUN, {**PAUSED[-1], "outcome": "failed", "reason": "the disk is full " * 9})
+        await shows(pilot, f"… Next: fedconsole runs show {RUN}")
+
+
+async def test_a_wide_screen_has_longer_trends() -> None:
+    trends = {}
+    for width in (90, 140):
+        async with console(going(BUSY), LIVE, (width, 30)) as pilot:
+            row = next(line for line in lines_of(pilot) if line.startswith("●A"))
+            trends[width] = "".join(sign for sign in row if sign in "▁▂▃▄▅▆▇█")
+    assert 12 <= len(trends[90]) < len(trends[140]) == 20
+    assert trends[140].endswith(trends[90])

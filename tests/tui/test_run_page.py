@@ -8,7 +8,8 @@ from fedconsole.coordinator.plan import Plan
 from fedconsole.tui.dialogs.choice import Choice
 from fedconsole.tui.messages import CloneRun
 from fedconsole.tui.screens.history import HistoryScreen
-from fedconsole.tui.screens.run_page import PANES, Reading, RunPage
+from fedconsole.tui.screens.run_page import PANES, RunPage
+from fedconsole.tui.screens.run_reading import Reading
 from fedconsole.tui.widgets.line_log import LineLog
 from tests.support.desk import PreparedDesk
 from tests.support.histories import (

@@ -112,8 +112,9 @@ def test_a_file_is_a_table_of_what_is_not_the_default() -> None:
 @pytest.mark.parametrize(
     ("configured", "plan", "options"),
     [
-        # What is set there need not be said.
-        ("virtual = 3\nlr = 0.5", Plan(virtual=3, lr=0.5), ""),
+        # What is set there is said all the same: the line may be typed where it is not set.
+        ("virtual = 3\nlr = 0.5", Plan(virtual=3, lr=0.5), "--virtual 3 --lr 0.5"),
+        ("data-dir = '/data'", Plan(virtual=1, data_dir="/data"), "--virtual 1 --data-dir /data"),
         ("lr = 0.5", Plan(virtual=1, lr=0.25), "--virtual 1 --lr 0.25"),
         # What is set there and is the default here has to be.
         ("lr = 0.5\nvirtual = 3", Plan(virtual=2), "--virtual 2 --lr 0.01"),
@@ -124,12 +125,12 @@ def test_a_file_is_a_table_of_what_is_not_the_default() -> None:
         ("rounds = 3", Plan(virtual=1), "--virtual 1 --epochs 2"),
         ("epochs = 3", Plan(virtual=1, rounds=3), "--virtual 1 --rounds 3"),
         ("local-epochs = 1", Plan(virtual=1), "--virtual 1 --federate-after-n-batches 50"),
-        ("rounds = 3\nvirtual = 1", Plan(virtual=1, rounds=3), ""),
-        ("task = 'ecg'", Plan(task="ecg", virtual=1), "--virtual 1 --optimizer sgd"),
+        ("rounds = 3\nvirtual = 1", Plan(virtual=1, rounds=3), "--virtual 1 --rounds 3"),
+        ("task = 'ecg'", Plan(task="ecg", virtual=1), "--task ecg --virtual 1 --optimizer sgd"),
         (
             "task = 'ecg'",
             Plan(task="ecg", virtual=2, optimizer=Optimizer.ADAM, lr=0.001),
-            "--virtual 2 --lr 0.001 --optimizer adam",
+            "--task ecg --virtual 2 --lr 0.001 --optimizer adam",
         ),
         (
             "task = 'ecg'",
@@ -140,10 +141,23 @@ def test_a_file_is_a_table_of_what_is_not_the_default() -> None:
         ("workers = ['a:1']", Plan(workers=("a:1",), virtual=3), "--worker a:1 --virtual 3"),
     ],
 )
-def test_what_is_set_elsewhere_is_minded(configured: str, plan: Plan, options: str) -> None:
-    Path("fedconsole.toml").write_text(f"[run]\n{configured}\n")
+def test_the_line_makes_the_same_plan_with_and_without_what_is_set_here(
+    configured: str, plan: Plan, options: str
+) -> None:
+    settings = Path("fedconsole.toml")
+    settings.write_text(f"[run]\n{configured}\n")
     known: Any = load({}).run_values()
     command = command_line(plan, known)
     assert command == f"fedconsole run {options}".rstrip()
-    assert plan_of(command) == plan
-    assert read(to_toml(plan, known)) == plan
+    here = plan_of(command), read(to_toml(plan, known))
+    settings.unlink()
+    assert (*here, plan_of(command), read(to_toml(plan, known))) == (plan,) * 4
+
+
+def test_the_line_holds_what_the_environment_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDCONSOLE_DATA_DIR", "/data/of mine")
+    settings = load({"virtual": 2})
+    command = command_line(settings.plan(), load({}).run_values())
+    monkeypatch.delenv("FEDCONSOLE_DATA_DIR")
+    assert command == "fedconsole run --virtual 2 --data-dir '/data/of mine'"
+    assert plan_of(command) == settings.plan()

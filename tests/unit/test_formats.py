@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from fedconsole.tui import glyphs
-from fedconsole.tui.formats import age, clock, fit, number, percent, size, span
+from fedconsole.tui.formats import age, clock, cut, cut_lines, fit, number, percent, size, span
 
 
 @pytest.mark.parametrize(
@@ -158,3 +158,22 @@ def test_what_was_cut_is_marked_in_ascii_too() -> None:
         assert fit("kitchen", 4) == "kit~"
     finally:
         glyphs.use("unicode")
+
+
+@pytest.mark.parametrize(
+    ("text", "cells", "expected"),
+    [
+        ("the disk is full", 16, "the disk is full"),
+        ("the disk is full", 15, "the d… !: whole"),
+        ("디스크가 가득 찼습니다", 18, "디스크가… !: whole"),
+    ],
+)
+def test_what_has_no_room_says_where_all_of_it_is(text: str, cells: int, expected: str) -> None:
+    assert cut(text, cells, "!: whole") == expected
+
+
+def test_lines_that_have_no_room_say_where_all_of_them_are() -> None:
+    text = "one two three four five six"
+    assert cut_lines(text, 14, 2, "!: all") == text
+    assert cut_lines(text, 9, 2, "!: all") == "one two\nt… !: all"
+    assert cut_lines("one\ntwo", 9, 2, "!: all") == "one\ntwo"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -119,6 +120,48 @@ def test_a_run_with_a_listening_engine_is_running_and_cannot_be_removed() -> Non
         assert summary.state is RunState.RUNNING
         with pytest.raises(RefusedError, match="abort it first"):
             history.remove("20261122-aaaa")
+
+
+PAUSING, PAUSED = {"type": "run.pausing", "round": 1}, {"type": "run.paused", "round": 1}
+OPENED: Line = {"type": "round.started", "round": 2, "attempt": 1, "cohort": ["bob"], "epoch": 1}
+
+
+@pytest.mark.parametrize(
+    ("lines", "state"),
+    [
+        ([ROUND, PAUSING], RunState.PAUSING),
+        # The round that is closing is finished first.
+        ([PAUSING, ROUND, TEST], RunState.PAUSING),
+        ([PAUSING, PAUSED, HOLDOUT], RunState.PAUSED),
+        ([PAUSING, PAUSED, {"type": "run.resumed", "round": 1}], RunState.RUNNING),
+        ([PAUSING, PAUSED, {"type": "run.aborting", "round": 1}], RunState.RUNNING),
+        ([PAUSED, {"type": "run.restarted", "round": 1}], RunState.RUNNING),
+        ([PAUSED, OPENED, ROUND], RunState.RUNNING),
+    ],
+)
+def test_a_run_with_an_engine_is_paused_when_its_journal_says_so(
+    lines: list[Line], state: RunState
+) -> None:
+    write_journal("20261122-aaaa", [CREATED, *lines])
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(socket_path("20261122-aaaa")))
+        engine.listen()
+        summary = history.summarize("20261122-aaaa")
+    assert summary is not None
+    assert (summary.state, summary.state.is_going, summary.seconds) == (state, True, None)
+
+
+def test_a_run_whose_engine_died_before_its_first_line_is_known_with_the_reason() -> None:
+    write_journal("20261122-aaaa", [CREATED])
+    folder = history.folder_of("20261122-bbbb")
+    folder.mkdir()
+    (folder / "engine.log").write_text("Traceback\nMemoryError\n")
+    assert history.by_start() == ["20261122-aaaa", "20261122-bbbb"]
+    assert history.summarize("20261122-bbbb") is None
+    assert history.last_words("20261122-bbbb") == f"MemoryError ({folder / 'engine.log'})"
+    with (folder / "engine.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert history.by_start() == ["20261122-aaaa"]
 
 
 def test_a_socket_that_a_dead_engine_left_is_no_running_run() -> None:

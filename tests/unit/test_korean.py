@@ -13,11 +13,12 @@ import pytest
 from fedconsole import tui
 from fedconsole.coordinator.phases import RunPhase
 from fedconsole.fleet.inventory import Hindrance
+from fedconsole.language import preferred
 from fedconsole.tui import lang
 from fedconsole.tui.frame import MODES, ConsoleScreen
 from fedconsole.tui.korean import fleet, frame, history, live, new_run
 from fedconsole.tui.korean.catalogue import WORDS
-from fedconsole.tui.lang import _, preferred
+from fedconsole.tui.lang import _
 from fedconsole.tui.run_form import FIELDS
 from tests.unit.test_keys import CLASSES, bindings_of
 

@@ -349,3 +349,47 @@ def test_what_peers_say_of_themselves_is_harmless_when_it_is_shown() -> None:
     assert "".join(shown).isprintable()
     assert max(map(len, shown)) <= 1_000
     assert (row.label, row.phase) == ("[/oops][2J]52;c;eA==[red]x", "[/oops][2J]52;c;eA=…")
+
+
+# What nobody does any more
+
+
+def training() -> RunModel:
+    model = play(created(), joined("alice"), joined("bob"), opened(1, "alice", "bob"))
+    for name in ("alice", "bob"):
+        play(phase(name, "training"), model=model)
+        play(batches(name, [1.0], 1), batches(name, [1.0], 2, first=1), model=model)
+    assert model.examples_per_s == 2 * 32
+    return model
+
+
+def paces(model: RunModel) -> list[tuple[str, float | None]]:
+    return [(row.phase, row.examples_per_s) for row in model.workers.values()]
+
+
+def test_a_paused_run_trains_no_examples_and_its_pause_slows_nobody_down() -> None:
+    model = training()
+    play(line("run.paused", 10, round=1), model=model)
+    assert (model.examples_per_s, paces(model)) == (0, [("training", None)] * 2)
+    play(line("run.resumed", 500, round=1), batches("bob", [1.0], 500, first=2), model=model)
+    assert model.examples_per_s == 0
+    play(batches("bob", [1.0], 501, first=3), model=model)
+    assert model.examples_per_s == 32
+
+
+def test_after_its_end_nobody_of_a_run_trains() -> None:
+    model = play(lost("bob"), finished(at=9), model=training())
+    assert (model.examples_per_s, paces(model)) == (0, [("-", None), ("lost", None)])
+
+
+def test_after_the_death_of_its_engine_nobody_of_a_run_trains_and_it_is_an_alarm() -> None:
+    model = training()
+    model.crash("the engine is gone")
+    assert (model.examples_per_s, paces(model)) == (0, [("-", None)] * 2)
+    assert [record.text for record in model.alarms] == ["the engine is gone"]
+
+
+def test_while_the_task_is_captured_no_workers_are_gathered() -> None:
+    model = play(created())
+    assert model.phase_word == "PREPARING"
+    assert play(joined("bob"), model=model).phase_word == "GATHERING"

@@ -7,7 +7,7 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
-from fedconsole.tui.widgets.table_cells import cell_segments
+from fedconsole.tui.widgets.table_cells import Column, cell_segments, column_segments, laid_out
 
 BASE, GOOD = Style(bgcolor="black"), Style(color="green")
 
@@ -34,3 +34,11 @@ def test_a_cell_has_the_style_of_its_text(
     text: Text, is_right: bool, expected: list[Segment]
 ) -> None:
     assert cell_segments(text, 6, is_right, BASE) == expected
+
+
+def test_a_column_that_may_grow_takes_room_before_the_flexible_ones_and_shows_the_end() -> None:
+    columns = [Column("name", "name", 5, flexible=True), Column("trend", "trend", 4, most=8)]
+    widths = [[width for _column, width in laid_out(columns, room)] for room in (11, 13, 15, 20)]
+    assert widths == [[5, 4], [5, 6], [5, 8], [10, 8]]
+    shown = [column_segments(columns[1], Text("12345678"), width, BASE)[0].text for width in (4, 8)]
+    assert shown == ["5678", "12345678"]

@@ -26,7 +26,7 @@ _MAX_COMMAND: Final = 400
 
 
 class AlarmsDialog(ModalScreen[None]):
-    BINDINGS: ClassVar = [key("escape,q,!", "app.pop_screen", "Back")]
+    BINDINGS: ClassVar = [key("escape,q,!", "app.pop_screen", "Back"), key("y", "app.copy", "Copy")]
     DEFAULT_CSS = """
     AlarmsDialog { align: center middle; }
     AlarmsDialog > VerticalScroll {

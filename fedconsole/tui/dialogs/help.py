@@ -11,7 +11,15 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from fedconsole.tui.frame import MODES, ConsoleScreen, all_keys, command_twin, key_label, pane_title
+from fedconsole.tui.frame import (
+    MODES,
+    ConsoleScreen,
+    all_keys,
+    command_twin,
+    hindrance,
+    key_label,
+    pane_title,
+)
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from pi_daemon.protocol.text import clean
@@ -22,7 +30,10 @@ _MAX_TWIN = 4_000
 
 
 class HelpDialog(ModalScreen[None]):
-    BINDINGS: ClassVar = [key("escape,q,?,f1", "app.pop_screen", "Back")]
+    BINDINGS: ClassVar = [
+        key("escape,q,?,f1", "app.pop_screen", "Back"),
+        key("y", "app.copy", "Copy"),
+    ]
     DEFAULT_CSS = """
     HelpDialog { align: center middle; }
     HelpDialog > VerticalScroll {
@@ -53,8 +64,9 @@ class HelpDialog(ModalScreen[None]):
             text.append(_padded(key_label(offer.binding), _KEY_CELLS), "bold")
             words = _padded(_(offer.binding.description), _TITLE_CELLS)
             text.append(words, "" if offer.is_enabled else "dim")
-            text.append(f"{clean(command_twin(offer, screen), _MAX_TWIN)}\n", "dim")
-        text.append(f"\n{_('A key that is dim cannot be used now. Escape closes this.')}")
+            beside = hindrance(offer, screen) or command_twin(offer, screen)
+            text.append(f"{clean(beside, _MAX_TWIN)}\n", "dim")
+        text.append(f"\n{_('Escape closes this.')}")
         return text
 
 

@@ -35,8 +35,8 @@ WORDS: Final = {
     "Theme: {name}": "테마: {name}",
     "Open run {run}": "실행 {run} 열기",
     "Device {name}": "장치 {name}",
-    "{title} (not possible now)": "{title} (지금은 불가)",
-    "{title} (not possible now: {why})": "{title} (지금은 불가: {why})",
+    "not possible now": "지금은 불가",
+    "not possible now: {why}": "지금은 불가: {why}",
     "its engine is gone": "엔진이 없습니다",
     "the run has ended": "실행이 끝났습니다",
     "the run is {phase}": "실행이 {phase}",
@@ -53,13 +53,12 @@ WORDS: Final = {
     "Only the lines of {worker}": "{worker} 의 줄만",
     "picture saved: {path}": "화면을 저장했습니다: {path}",
     "cannot write to {folder}: {why}": "{folder}에 쓸 수 없습니다: {why}",
-    'to keep it: theme = "{name}" under [console] in config.toml': (
-        '계속 쓰려면 config.toml의 [console] 아래에 theme = "{name}"'
+    "to keep it: {setting} under [console] in config.toml": (
+        "계속 쓰려면 config.toml의 [console] 아래에 {setting}"
     ),
+    "Language: {name}": "언어: {name}",
     "terminal too small (need {need})": "터미널이 너무 작습니다 ({need} 필요)",
-    "A key that is dim cannot be used now. Escape closes this.": (
-        "흐린 키는 지금 쓸 수 없습니다. Esc로 닫습니다."
-    ),
+    "Escape closes this.": "Esc로 닫습니다.",
     "Run {run} ends": "실행 {run}이(가) 끝납니다",
     "The demo's devices and its run end with the console; the model is kept.": "데모의 장치와 실행은 콘솔과 함께 끝나며 모델은 보존됩니다.",
     "Leave": "나가기",

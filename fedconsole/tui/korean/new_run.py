@@ -12,6 +12,9 @@ WORDS: Final = {
         "이 컴퓨터에서 모의 워커를 쓰세요. F5는 워커마다 한 배치를 시험해 걸릴 시간을 알려 주고, F9는 시작합니다. "
         "아래에는 같은 일을 하는 명령줄이 있습니다."
     ),
+    "^Y copies all of it": "^Y: 전체 복사",
+    "Next field": "다음 칸",
+    "Previous field": "이전 칸",
     "Start": "시작",
     "Check": "점검",
     "Last run's settings": "지난 실행 설정",

@@ -237,10 +237,6 @@ class FleetScreen(ConsoleScreen):
         field.display = False
         self._table.focus()
 
-    @on(LineTable.FilterWanted)
-    def _open_filter(self) -> None:
-        self.query_one(FilterBar).open()
-
     @on(FilterBar.Changed)
     def _filter(self, event: FilterBar.Changed) -> None:
         self._table.set_filter(event.filter)

@@ -87,7 +87,7 @@ def read_entry(desk: Desk, run: str, before: Entry | None) -> Entry:
     try:
         summary = desk.summarize(run)
         if summary is None:
-            return Entry(None, reason=_("it has no journal"), unread=NO_JOURNAL)
+            return Entry(None, reason=desk.last_words(run), unread=NO_JOURNAL)
         if before and before.summary and before.summary.rounds == summary.rounds:
             return Entry(summary, before.losses)
         rounds = desk.rounds(run)
@@ -125,9 +125,11 @@ class RunRows:
 
     def _is_due(self, run: str) -> bool:
         entry = self.entries.get(run)
-        if entry is None or entry.summary is None or entry.state != "crashed":
+        if entry is None or entry.summary is None:
             # The folder of a run that is just starting has no journal yet.
-            return entry is None or entry.is_going or entry.state == NO_JOURNAL
+            return entry is None or entry.state == NO_JOURNAL
+        if entry.state != "crashed":
+            return entry.is_going
         # An engine that is just starting has a journal before it can be reached.
         age = self._desk.now() - entry.summary.started
         return age.total_seconds() < _STARTING_S or self._desk.is_running(run)
@@ -327,9 +329,6 @@ class HistoryScreen(RunActions):
             return
         self._marked = event.keys
         self.refresh_bindings()
-
-    def on_line_table_filter_wanted(self) -> None:
-        self.bar.open()
 
     def on_filter_bar_changed(self, event: FilterBar.Changed) -> None:
         self.table.set_filter(event.filter)

@@ -30,12 +30,11 @@ from fedconsole.tui.steady_time import SteadyTime
 from fedconsole.tui.theme import SERIES
 from fedconsole.tui.widgets.curves import MAX_NAMED, Curve
 from fedconsole.tui.widgets.filter_bar import FilterBar
-from fedconsole.tui.widgets.headline import banner, first_line, second_line
+from fedconsole.tui.widgets.headline import banner, banner_text, first_line, second_line
 from fedconsole.tui.widgets.line_log import LineLog
 from fedconsole.tui.widgets.line_table import LineTable
 from fedconsole.tui.widgets.plot import Plot
 from fedconsole.tui.widgets.worker_rows import COLUMNS, WorkerRows
-from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
     from fedconsole.tui.desk import Line as JournalLine
@@ -148,14 +147,16 @@ class LiveScreen(Steering, TakingUp):
                     await asyncio.sleep(0)
         except FedconsoleError as error:
             self._last_words = str(error)
+            self.model.alarm(self._last_words)
             return
         goes_on = self._replay is not None and self.desk.is_running(self.run_id)
         if not (self.model.is_finished or goes_on):
-            self.model.has_crashed = True
-            self._last_words = _(
-                "the engine of run {run} ended without a last word; finished rounds are kept",
-                run=self.run_id,
-            )
+            words = "the engine of run {run} ended without a last word; finished rounds are kept"
+            self._last_words = _(words, run=self.run_id)
+            if not num:
+                why = await asyncio.to_thread(self.desk.last_words, self.run_id)
+                self._last_words = _("it never began: {why}", why=why)
+            self.model.crash(self._last_words)
 
     # Drawing
 
@@ -201,9 +202,7 @@ class LiveScreen(Steering, TakingUp):
         line = self.query_one("#banner", Line)
         text = banner(self.model, self, self._now())
         if self._last_words and not self.model.is_finished:
-            from rich.text import Text
-
-            text = Text(f" {clean(self._last_words)}", "bold", no_wrap=True)
+            text = banner_text(self._last_words, self, "bad")
         if line.display != (text is not None):
             line.display = text is not None
         if text is not None:
@@ -275,7 +274,7 @@ class LiveScreen(Steering, TakingUp):
             return _("its engine is gone")
         if self.model.is_finished:
             return _("the run has ended")
-        return _("the run is {phase}", phase=_(self.model.phase.value.upper()))
+        return _("the run is {phase}", phase=_(self.model.phase_word))
 
     # The rest of the keys
 
@@ -318,14 +317,6 @@ class LiveScreen(Steering, TakingUp):
         self.query_one("#filter", FilterBar).clear()
         # There is nothing behind a run.
         return True
-
-    @on(LineLog.FilterWanted)
-    def _open_filter(self) -> None:
-        self.query_one("#filter", FilterBar).open()
-
-    @on(LineTable.FilterWanted)
-    def _open_filter_of_log(self) -> None:
-        self.query_one("#filter", FilterBar).open()
 
     @on(FilterBar.Changed)
     def _filter(self, event: FilterBar.Changed) -> None:

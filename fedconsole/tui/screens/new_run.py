@@ -11,7 +11,7 @@ from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.widgets import Button, Collapsible, Input, Select, Static
+from textual.widgets import Button, Collapsible, Input, Select
 
 from fedconsole.coordinator.plan import Plan
 from fedconsole.equivalent import command_line, to_toml
@@ -22,16 +22,16 @@ from fedconsole.tui.frame import Command, ConsoleScreen
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _, retold
-from fedconsole.tui.messages import Copy, Echo, Notice, OpenRun
+from fedconsole.tui.messages import Copy, Echo, Notice, OpenRun, Trouble
 from fedconsole.tui.run_form import DATASETS, FIELDS, FormState, estimate
 from fedconsole.tui.screens.worker_choice import WORKER_COLUMNS, WorkerChoice
 from fedconsole.tui.theme import style
 from fedconsole.tui.widgets.filter_bar import FilterBar
 from fedconsole.tui.widgets.form_field import FormField
 from fedconsole.tui.widgets.line_table import LineTable
+from fedconsole.tui.widgets.run_foot import RunFoot
 from pi_daemon.protocol.text import clean
 
-_MAX_COMMAND: Final = 4_000
 _NAMED: Final = 4
 _LOOKING: Final = "Looking for devices…\nOr simulate some workers."
 _NO_DEVICES: Final = "No devices found yet.\nSimulate some, or add one on the Fleet screen."
@@ -50,6 +50,9 @@ class NewRunScreen(ConsoleScreen):
         "long the run will take; F9 starts it. Below stands the command line that does the same."
     )
     BINDINGS: ClassVar = [
+        # At once, not when the field has had its turn: what is typed next goes into the next one.
+        key("tab", "app.focus_next", "Next field", show=False, priority=True),
+        key("shift+tab", "app.focus_previous", "Previous field", show=False, priority=True),
         key("f9,ctrl+r", "start", "Start", cli="fedconsole run PLAN"),
         key("f5", "check", "Check", cli="fedconsole run --dry-run PLAN"),
         key("ctrl+l", "last_run", "Last run's settings"),
@@ -62,11 +65,6 @@ class NewRunScreen(ConsoleScreen):
     NewRunScreen #choose { width: 1fr; border-left: solid $panel; }
     NewRunScreen.-wide #choose { width: 2fr; }
     NewRunScreen Collapsible { border: none; padding: 0; background: $background; }
-    NewRunScreen #foot { height: auto; border-top: solid $panel; }
-    NewRunScreen #missing { height: auto; max-height: 3; padding: 0 1; }
-    NewRunScreen #command { height: auto; max-height: 3; padding: 0 1; color: $text-muted; }
-    NewRunScreen #buttons { height: 1; padding: 0 1; }
-    NewRunScreen #buttons Button { margin-right: 2; }
     """
 
     def __init__(self, desk: Desk) -> None:
@@ -98,7 +96,7 @@ class NewRunScreen(ConsoleScreen):
                     if not spec.is_more:
                         yield FormField(spec)
                 # Its fields come when it is unfolded: they are half of what takes time here.
-                yield Collapsible(title=_("more"), id="more")
+                yield Collapsible(id="more")
             with Vertical(id="choose"):
                 yield LineTable(
                     WORKER_COLUMNS,
@@ -109,14 +107,10 @@ class NewRunScreen(ConsoleScreen):
                     id="workers",
                 )
                 yield FilterBar(id="filter")
-        with Vertical(id="foot"):
-            yield Static(id="missing", markup=False)
-            yield Static(id="command", markup=False)
-            with Horizontal(id="buttons"):
-                yield Button(_("Start"), id="start", compact=True, variant="primary")
-                yield Button(_("Check"), id="check", compact=True)
+        yield RunFoot(id="foot")
 
     def on_mount(self) -> None:
+        self.retell()
         self._fill_from_settings()
         # Only a field that has its place on the screen gets the terminal's caret, which input methods need.
         self.call_after_refresh(self.query_one("#task", Input).focus)
@@ -124,6 +118,10 @@ class NewRunScreen(ConsoleScreen):
     def _fill_from_settings(self) -> None:
         self.state.fill_values(self.desk.configured())
         self._show_state()
+
+    def retell(self) -> None:
+        self.query_one("#more", Collapsible).title = _("more")
+        self._changed()
 
     @on(Collapsible.Expanded, "#more")
     async def _unfold(self, event: Collapsible.Expanded) -> None:
@@ -185,21 +183,20 @@ class NewRunScreen(ConsoleScreen):
 
     def _show_foot(self) -> None:
         self._absent, self._lacks_data = self._choice.absent(), self._without_data()
-        problems = self._problems
-        missing = self.query_one("#missing", Static)
-        if problems:
-            wrong = [retold(problems[""])] if "" in problems else []
-            labels = {spec.name: _(spec.label) for spec in FIELDS}
-            named = [labels[name] for name in problems if name]
-            if named:
-                wrong.append(_("to be mended: {fields}", fields=", ".join(named)))
-            missing.update(Text(f"{glyph('failed')} {'; '.join(wrong)}", style(self, "warning")))
-        else:
-            missing.update(clean(self._verdict) or self._readiness())
-        self.query_one("#command", Static).update(clean(self.copy_text() or "", _MAX_COMMAND))
-        for name in ("start", "check"):
-            self.query_one(f"#{name}", Button).disabled = not self._can(name)
+        command = self.copy_text() or ""
+        possible = {name for name in ("start", "check") if self._can(name)}
+        self.query_one(RunFoot).show(self._state_words(), command, possible)
         self.refresh_bindings()
+
+    def _state_words(self) -> Text:
+        problems = self._problems
+        if not problems:
+            return Text(clean(self._verdict)) if self._verdict else self._readiness()
+        wrong = [retold(problems[""])] if "" in problems else []
+        labels = {spec.name: _(spec.label) for spec in FIELDS}
+        if named := [labels[name] for name in problems if name]:
+            wrong.append(_("to be mended: {fields}", fields=", ".join(named)))
+        return Text(f"{glyph('failed')} {'; '.join(wrong)}", style(self, "warning"))
 
     def _without_data(self) -> bool:
         if self._plan is None or self._plan.virtual:
@@ -247,10 +244,6 @@ class NewRunScreen(ConsoleScreen):
             return False
         table.focus()
         return True
-
-    @on(LineTable.FilterWanted)
-    def _open_filter(self) -> None:
-        self.query_one(FilterBar).open()
 
     @on(FilterBar.Changed)
     def _filter(self, event: FilterBar.Changed) -> None:
@@ -329,6 +322,7 @@ class NewRunScreen(ConsoleScreen):
                     end = line
         except FedconsoleError as error:
             verdict = f"{glyph('failed')} {error}"
+            self.post_message(Trouble(str(error)))
         if self._plan == plan:
             self.trials = trials
             self._set_idle(verdict or self._verdict_on(plan, end))
@@ -339,6 +333,7 @@ class NewRunScreen(ConsoleScreen):
     def _verdict_on(self, plan: Plan, end: Line) -> str:
         ready = sum(bool(trial["ok"]) for trial in self.trials.values())
         if end.get("exit_code"):
+            self.post_message(Trouble(sentence(end)))
             hint = _("Mend it or choose other workers, then F5 again")
             return f"{glyph('failed')} {sentence(end)} {hint}"
         duration = estimate(plan, self.trials.values())

@@ -25,4 +25,11 @@ class NoRunScreen(ConsoleScreen):
     DEFAULT_CSS = "NoRunScreen > Static { width: 1fr; height: 1fr; content-align: center middle; }"
 
     def body(self) -> ComposeResult:
-        yield Static(_("No run is shown.\n\nn  start one    h  look at earlier ones"), markup=False)
+        yield Static(id="hint", markup=False)
+
+    def on_mount(self) -> None:
+        self.retell()
+
+    def retell(self) -> None:
+        words = _("No run is shown.\n\nn  start one    h  look at earlier ones")
+        self.query_one("#hint", Static).update(words)

@@ -6,10 +6,10 @@ A pane for each; where there is no room for all, the one with the focus is shown
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar, Final
+from shlex import quote
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from rich.text import Text
 from textual import events
@@ -29,19 +29,21 @@ from fedconsole.tui.run_records import LogRecord
 from fedconsole.tui.screens.fixed_rows import FixedRows
 from fedconsole.tui.screens.log_file import save_log
 from fedconsole.tui.screens.run_actions import RunActions
+from fedconsole.tui.screens.run_reading import Reading, round_cells, training_curves
 from fedconsole.tui.screens.run_words import (
+    NO_JOURNAL,
     duration_text,
     measure,
     share,
     started_text,
     state_text,
 )
-from fedconsole.tui.theme import SERIES, style
+from fedconsole.tui.theme import style
 from fedconsole.tui.widgets.curves import Curve
 from fedconsole.tui.widgets.fault import Fault
 from fedconsole.tui.widgets.filter_bar import FilterBar
 from fedconsole.tui.widgets.filtering import EVERYTHING
-from fedconsole.tui.widgets.line_log import MAX_LINES, LineLog
+from fedconsole.tui.widgets.line_log import LineLog
 from fedconsole.tui.widgets.line_table import LineTable
 from fedconsole.tui.widgets.plot import Plot
 from fedconsole.tui.widgets.table_cells import Column
@@ -49,7 +51,7 @@ from fedconsole.tui.widgets.timeline import Timeline
 from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
-    from fedconsole.history import RoundSummary, RunSummary
+    from fedconsole.history import RunSummary
 
 PANES: Final = {
     "curves": "Losses",
@@ -60,7 +62,7 @@ PANES: Final = {
     "log": "Log",
 }
 _ROOM_FOR_ALL: Final = (100, 30)  # columns and lines
-_BATCH: Final = 500
+_MAX_FACT: Final = 4_000
 _LOG_BATCH: Final = 5_000
 """Lines of the log at once; more would be felt under the keys."""
 _ROUNDS: Final = (
@@ -80,30 +82,6 @@ _CLASSES: Final = (
     Column("precision", "precision", 9, right=True),
     Column("f1", "F1", 7, right=True),
 )
-
-
-class Reading:
-    """Reads a run's lines in a thread; the screen may look at how far it is."""
-
-    def __init__(self, desk: Desk, run: str) -> None:
-        self.num_lines = 0
-        self.is_wanted = True
-        """False ends it early."""
-        self.model = RunModel()
-        self.log: deque[LogRecord] = deque(maxlen=MAX_LINES)
-        self._lines = desk.lines(run)
-
-    def read(self) -> None:
-        """Raises FedconsoleError."""
-        try:
-            while self.is_wanted and (line := next(self._lines, None)) is not None:
-                self.model.apply(line)
-                self.num_lines += 1
-                if self.num_lines % _BATCH == 0:
-                    self.log.extend(self.model.take_log())
-        finally:
-            # What was read before the disk failed is shown.
-            self.log.extend(self.model.take_log())
 
 
 class RunPage(RunActions):
@@ -174,10 +152,15 @@ class RunPage(RunActions):
                 yield LineLog()
 
     def on_mount(self) -> None:
-        for name, title in PANES.items():
-            self.query_one(f"#{name}").border_title = _(title)
+        self.retell()
         self._show_pane()
         self.run_worker(self._read(), group="read")
+
+    def retell(self) -> None:
+        for name, title in PANES.items():
+            self.query_one(f"#{name}").border_title = _(title)
+        self._show_tabs()
+        self._show_plan()
 
     def on_unmount(self) -> None:
         self.reading.is_wanted = False
@@ -233,13 +216,17 @@ class RunPage(RunActions):
     async def _read(self) -> None:
         try:
             self._summary = await asyncio.to_thread(self.desk.summarize, self.run_id)
+            if self._summary is None:
+                why = await asyncio.to_thread(self.desk.last_words, self.run_id)
+                self.query_one(Fault).say(_("it has no journal: {why}", why=why))
             rounds = await asyncio.to_thread(self.desk.rounds, self.run_id)
             if not self.is_mounted:
                 return
-            self._round_rows.put([_round_cells(row) for row in rounds], self._table("rounds"))
+            self._round_rows.put([round_cells(row) for row in rounds], self._table("rounds"))
             self._show_plan()
             if self._summary is not None and self._summary.state == "failed":
-                self.query_one(Fault).say(self._summary.reason)
+                whole = _("p: all of it")
+                self.query_one(Fault).say(self._summary.reason, whole=whole)
             self.refresh_bindings()
             await asyncio.to_thread(self.reading.read)
         except FedconsoleError as error:
@@ -251,7 +238,9 @@ class RunPage(RunActions):
         num = self.reading.num_lines
         hint = _("what stands before it is shown: {n} lines", n=f"{num:,}")
         if not num:
-            hint = _("if the disk is well, remove it: fedconsole runs rm {run}", run=self.run_id)
+            hint = _(
+                "if the disk is well, remove it: fedconsole runs rm {run}", run=quote(self.run_id)
+            )
         if self.is_mounted:
             self.query_one(Fault).say(f"{error}\n{hint}", is_warning=num > 0)
 
@@ -261,7 +250,9 @@ class RunPage(RunActions):
         self.query_one(Plot).set_empty("no losses yet")
         self._table("rounds").set_empty("no round was finished")
         self._table("classes").set_empty("no evaluation by class")
-        self.query_one(Plot).show([*_training(model), *self._tests(model)], x_label=_("round"))
+        self.query_one(Plot).show(
+            [*training_curves(model), *self._tests(model)], x_label=_("round")
+        )
         self.query_one(Timeline).show(sorted(model.workers), model.attendance)
         self._class_rows.put(class_rows(model.confusion), self._table("classes"))
         self._log = iter(self.reading.log)
@@ -294,8 +285,7 @@ class RunPage(RunActions):
         if summary is None:
             if not self._is_read:
                 return text.append(_("reading…"))
-            words = "unreadable" if self.query_one(Fault).display else "it has no journal"
-            return text.append(_(words))
+            return text.append(_("unreadable" if self.reading.num_lines else NO_JOURNAL))
         text.append_text(state_text(self, summary.state.value))
         facts = [
             clean(summary.task, 40),
@@ -328,14 +318,14 @@ class RunPage(RunActions):
         facts = {
             _("model"): summary.model_path,
             _("model id"): summary.model_id,
-            _("journal"): f"fedconsole runs export {summary.run} --json",
+            _("journal"): f"fedconsole runs export {quote(summary.run)} --json",
             _("reason"): summary.reason,
         }
         text.append("\n")
         for name, value in facts.items():
             if value:
                 text.append(f"{name}  ", style(self, "title"))
-                text.append(f"{clean(value)}\n")
+                text.append(f"{clean(value, _MAX_FACT)}\n")
         return text
 
     def chosen(self) -> RunSummary | None:
@@ -351,18 +341,13 @@ class RunPage(RunActions):
 
     # One filter bar, for what asked for it last
 
-    def _filter(self, target: LineTable | LineLog) -> None:
+    def open_filter(self, pane: Widget) -> None:
+        target = cast("LineTable | LineLog", pane)
         if target is not self._filtered and self._filtered is not None:
             self._filtered.set_filter(EVERYTHING)
             self.query_one(FilterBar).clear()
         self._filtered = target
         self.query_one(FilterBar).open()
-
-    def on_line_log_filter_wanted(self, event: LineLog.FilterWanted) -> None:
-        self._filter(event.log)
-
-    def on_line_table_filter_wanted(self, event: LineTable.FilterWanted) -> None:
-        self._filter(event.table)
 
     def on_filter_bar_changed(self, event: FilterBar.Changed) -> None:
         if self._filtered is not None:
@@ -380,22 +365,3 @@ class RunPage(RunActions):
             self.on_filter_bar_closed()
             return True
         return False
-
-
-def _round_cells(row: RoundSummary) -> dict[str, object]:
-    return {
-        "round": row.round,
-        "seconds": row.seconds,
-        "training_loss": row.training_loss,
-        "loss": row.loss,
-        "accuracy": row.accuracy,
-        "macro_f1": row.macro_f1,
-        "num_updates": len(row.updates),
-        "updates": row.updates,
-    }
-
-
-def _training(model: RunModel) -> Iterator[Curve]:
-    for index, row in enumerate(sorted(model.workers.values(), key=lambda row: row.name)):
-        colour = SERIES[index % len(SERIES)]
-        yield Curve(row.label, row.letter, colour, row.series.rounds, row.series.losses)

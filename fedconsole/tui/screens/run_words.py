@@ -20,13 +20,15 @@ NO_JOURNAL: Final = "no journal"
 """The state of a folder that holds no run that could be read."""
 _STATES: Final = {
     "running": ("running", "accent"),
+    "pausing": ("paused", "accent"),
+    "paused": ("paused", "accent"),
     "stalled": ("warning", "warning"),
     "completed": ("done", "good"),
     "aborted": ("aborted", "warning"),
     "failed": ("failed", "bad"),
     "crashed": ("crashed", "bad"),
     "unreadable": ("failed", "bad"),
-    NO_JOURNAL: ("new", "dim"),
+    NO_JOURNAL: ("crashed", "bad"),
 }
 """Sign and colour."""
 

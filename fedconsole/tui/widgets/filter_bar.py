@@ -8,11 +8,23 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.message import Message
+from textual.scroll_view import ScrollView
 from textual.widgets import Input, Static
 
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.widgets.filtering import EVERYTHING, Filter, FilterError, parse
+
+
+class Filterable(ScrollView):
+    """A pane whose lines a filter chooses; the screen opens it."""
+
+    @dataclass
+    class Wanted(Message):
+        pane: Filterable
+
+    def action_want_filter(self) -> None:
+        self.post_message(self.Wanted(self))
 
 
 class FilterBar(Horizontal):
@@ -57,12 +69,16 @@ class FilterBar(Horizontal):
 
     def compose(self) -> ComposeResult:
         yield Static("/", markup=False)
-        yield Input(
-            placeholder=_("word, !word, ~regex, field:word; Enter keeps, Esc clears"),
-            select_on_focus=False,
-            compact=True,
-        )
+        yield Input(select_on_focus=False, compact=True)
         yield Static("", id="count", markup=False)
+
+    def on_mount(self) -> None:
+        self.retell()
+
+    def retell(self) -> None:
+        """In the language in use."""
+        hint = _("word, !word, ~regex, field:word; Enter keeps, Esc clears")
+        self.query_one(Input).placeholder = hint
 
     @property
     def is_open(self) -> bool:
@@ -74,7 +90,8 @@ class FilterBar(Horizontal):
         field = self.query_one(Input)
         if text is not None:
             field.value = text
-        field.focus()
+        # Textual's own way of asking for the focus gives it some keys later.
+        self.screen.set_focus(field)
 
     def set_count(self, shown: int, total: int) -> None:
         if self.is_open and not self._is_wrong:

@@ -31,7 +31,7 @@ class FormField(Vertical):
 
     def compose(self) -> ComposeResult:
         with Horizontal():
-            yield Static(_(self.spec.label), classes="label", markup=False)
+            yield Static(classes="label", markup=False)
             if self.spec.choices:
                 yield Select(
                     [(choice, choice) for choice in self.spec.choices],
@@ -40,8 +40,17 @@ class FormField(Vertical):
                     id=self.spec.name,
                 )
             else:
-                yield Input(placeholder=_(self.spec.hint), compact=True, id=self.spec.name)
+                yield Input(compact=True, id=self.spec.name)
         yield Static(classes="error", markup=False)
+
+    def on_mount(self) -> None:
+        self.retell()
+
+    def retell(self) -> None:
+        """In the language in use."""
+        self.query_one(".label", Static).update(_(self.spec.label))
+        for field in self.query(Input):
+            field.placeholder = _(self.spec.hint)
 
     @property
     def text(self) -> str:

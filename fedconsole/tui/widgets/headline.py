@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from shlex import quote
 from typing import Final, NamedTuple
 
 from rich.text import Text
@@ -11,7 +12,7 @@ from textual.widget import Widget
 
 from fedconsole.coordinator.phases import RunPhase
 from fedconsole.sentences import sentence
-from fedconsole.tui.formats import fit, number, percent, size, span
+from fedconsole.tui.formats import cut, fit, number, percent, size, span
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.lang import _
 from fedconsole.tui.phase_signs import sign_of
@@ -93,7 +94,8 @@ def second_line(model: RunModel, widget: Widget) -> Text:
     sent, received = size(model.bytes_sent), size(model.bytes_received)
     if not model.has_crashed:
         parts.append(_Part(1, Text(words)))
-        parts.append(_Part(2, Text(f"{model.examples_per_s:.0f} {_('ex/s')}")))
+        if rate := model.examples_per_s:
+            parts.append(_Part(2, Text(f"{rate:.0f} {_('ex/s')}")))
     parts.append(_Part(3, Text(f"{glyph('send')}{sent} {glyph('receive')}{received}")))
     return _fitted(parts, widget.size.width)
 
@@ -156,7 +158,13 @@ def banner(model: RunModel, widget: Widget, now: datetime) -> Text | None:
         parts.append(_(words, here=here, need=need))
     if not parts:
         return None
-    return Text(f" {glyph('warning')} " + "; ".join(parts), style(widget, "warning"), no_wrap=True)
+    return banner_text(f"{glyph('warning')} " + "; ".join(parts), widget, "warning")
+
+
+def banner_text(text: str, widget: Widget, role: str) -> Text:
+    """One line; of what has no room it says where all of it is."""
+    text = cut(clean(text), widget.size.width - 1, _("!: all of it"))
+    return Text(f" {text}", style(widget, role), no_wrap=True)
 
 
 def _ending(model: RunModel, widget: Widget) -> Text:
@@ -164,16 +172,17 @@ def _ending(model: RunModel, widget: Widget) -> Text:
     text = sentence(model.ending)
     if path := model.ending.get("model_path"):
         text += " " + _("Model: {path}", path=clean(path))
-    if model.num_finished:
-        text += " " + _("Next: {command}", command=f"fedconsole runs show {model.run}")
-    role = _PHASE_ROLES.get(model.phase, "title")
-    return Text(f" {glyph(sign_of(model))} {text}", style(widget, role), no_wrap=True)
+    # It tells all that may have no room here.
+    command = _("Next: {command}", command=f"fedconsole runs show {quote(model.run)}")
+    whole = f"{glyph(sign_of(model))} {text} {command}"
+    shown = cut(whole, widget.size.width - 1, command)
+    return Text(f" {shown}", style(widget, _PHASE_ROLES.get(model.phase, "title")), no_wrap=True)
 
 
 def _phase_words(model: RunModel) -> str:
     if model.has_crashed:
         return _("crashed").upper()
-    word = _(model.phase.value.upper())
+    word = _(model.phase_word)
     if model.is_stopping and not model.is_finished:
         word = _("{phase}, stops after this round", phase=word)
     if not model.waiting_for:

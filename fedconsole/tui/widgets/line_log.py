@@ -15,7 +15,7 @@ from rich.style import Style
 from rich.text import Text
 from textual.geometry import Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
+from textual.selection import Selection
 from textual.strip import Strip
 
 from fedconsole.tui.formats import fit
@@ -24,6 +24,7 @@ from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.run_records import Level, LogRecord
 from fedconsole.tui.theme import style
+from fedconsole.tui.widgets.filter_bar import Filterable
 from fedconsole.tui.widgets.filtering import EVERYTHING, Filter
 from pi_daemon.protocol.text import clean
 
@@ -41,7 +42,7 @@ _WORDS: Final = {
 _ROLES: Final = {Level.DEBUG: "dim", Level.WARNING: "warning", Level.ERROR: "bad"}
 
 
-class LineLog(ScrollView, can_focus=True):
+class LineLog(Filterable, can_focus=True):
     PANE: ClassVar = "Log"
     BINDINGS: ClassVar = [
         key("/", "want_filter", "Filter"),
@@ -70,14 +71,6 @@ class LineLog(ScrollView, can_focus=True):
     DEFAULT_CSS = """
     LineLog { height: 1fr; scrollbar-size-vertical: 1; overflow-x: hidden; }
     """
-
-    @dataclass
-    class FilterWanted(Message):
-        log: LineLog
-
-        @property
-        def control(self) -> LineLog:
-            return self.log
 
     @dataclass
     class SaveWanted(Message):
@@ -208,10 +201,35 @@ class LineLog(ScrollView, can_focus=True):
             Segment(self._worker(record) if is_first else " " * (_WORKER_CELLS + 1), base),
             *self._text_segments(text, look if record.level > Level.INFO else base),
         ]
-        strip = Strip(segments).adjust_cell_length(width, base)
+        strip = self._selectable(Strip(segments), index).adjust_cell_length(width, base)
         if y == self.size.height - 1 and not self._is_following and self._num_new:
             return self._with_note(strip, width)
         return strip
+
+    def _selectable(self, strip: Strip, index: int) -> Strip:
+        """What the mouse has selected of it is marked, and the places are told that it selects by."""
+        selection = self.text_selection
+        span = None if selection is None else selection.get_span(index)
+        if span is not None:
+            start, end = span
+            end = len(strip.text) if end == -1 else end
+            left, right = cell_len(strip.text[:start]), cell_len(strip.text[:end])
+            look = self.screen.get_component_rich_style("screen--selection")
+            parts = strip.divide([left, right, strip.cell_length])
+            strip = Strip.join([p.apply_style(look) if i == 1 else p for i, p in enumerate(parts)])
+        return strip.apply_offsets(0, index)
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """The lines as they are drawn; those that are cut, as far as they were selected."""
+        top = 0 if selection.start is None else selection.start.y
+        end = len(self._shown) if selection.end is None else selection.end.y + 1
+        rows = [self._plain(*row) for row in islice(self._shown, top, end)]
+        start = None if selection.start is None else selection.start - (0, top)
+        last = None if selection.end is None else selection.end - (0, top)
+        return Selection(start, last).extract("\n".join(rows)), "\n"
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        self.refresh()
 
     def _text_segments(self, text: str, look: Style) -> Iterable[Segment]:
         lowered = text.lower()
@@ -326,9 +344,6 @@ class LineLog(ScrollView, can_focus=True):
     def action_toggle_wrap(self) -> None:
         self._wraps = not self._wraps
         self._rebuild()
-
-    def action_want_filter(self) -> None:
-        self.post_message(self.FilterWanted(self))
 
     def action_save(self) -> None:
         self.post_message(self.SaveWanted(self))

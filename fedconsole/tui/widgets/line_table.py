@@ -12,7 +12,6 @@ from rich.style import Style
 from textual import events
 from textual.geometry import Region, Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from fedconsole.tui.formats import fit
@@ -20,13 +19,14 @@ from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.theme import style
+from fedconsole.tui.widgets.filter_bar import Filterable
 from fedconsole.tui.widgets.filtering import EVERYTHING, Filter
 from fedconsole.tui.widgets.table_cells import (
     GAP,
     Column,
     RowSource,
-    cell_segments,
     centred,
+    column_segments,
     laid_out,
     padded,
 )
@@ -35,7 +35,8 @@ _SORT_S: Final = 0.5
 """Rows that change places more often cannot be read."""
 
 
-class LineTable(ScrollView, can_focus=True):
+class LineTable(Filterable, can_focus=True):
+    ALLOW_SELECT = False
     PANE: ClassVar = "Table"
     BINDINGS: ClassVar = [
         key("up,k", "move(-1)", "Up", show=False),
@@ -86,14 +87,6 @@ class LineTable(ScrollView, can_focus=True):
         def control(self) -> LineTable:
             return self.table
 
-    @dataclass
-    class FilterWanted(Message):
-        table: LineTable
-
-        @property
-        def control(self) -> LineTable:
-            return self.table
-
     def __init__(
         self,
         columns: Sequence[Column],
@@ -108,7 +101,7 @@ class LineTable(ScrollView, can_focus=True):
     ) -> None:
         """`sort` is a column's key; None keeps the source's order. `empty` is English.
 
-        Where rows can be marked or filtered, the screen answers to Marked or FilterWanted.
+        Where rows can be marked or filtered, the screen answers to Marked, or opens its filter.
         """
         super().__init__(id=id)
         self.marked: frozenset[str] = frozenset()
@@ -272,7 +265,7 @@ class LineTable(ScrollView, can_focus=True):
             segments.append(Segment(glyph("mark") if row in self.marked else " ", base))
             segments.append(Segment(" ", base))
         for column, room in self._layout(width):
-            segments += cell_segments(cells.get(column.key), room, column.right, base)
+            segments += column_segments(column, cells.get(column.key), room, base)
             segments.append(Segment(" " * GAP, base))
         return Strip(segments).adjust_cell_length(width, base).simplify()
 
@@ -330,9 +323,6 @@ class LineTable(ScrollView, can_focus=True):
     def action_select(self) -> None:
         if self.current is not None:
             self.post_message(self.Selected(self, self.current))
-
-    def action_want_filter(self) -> None:
-        self.post_message(self.FilterWanted(self))
 
     def action_mark(self) -> None:
         if self.current is not None:

@@ -30,6 +30,7 @@ _MARK_GAP: Final = 8
 class Plot(Widget, can_focus=True):
     """Shows up to eight curves by name and colour, more as a band; letters stand at their ends."""
 
+    ALLOW_SELECT = False
     PANE: ClassVar = "Plot"
     BINDINGS: ClassVar = [
         key("l", "log_y", "Logarithmic scale", show=False),

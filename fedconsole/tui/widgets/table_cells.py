@@ -31,6 +31,8 @@ class Column:
     flexible: bool = False
     """Takes what the others leave."""
     sortable: bool = True
+    most: int | None = None
+    """Grows to so many cells before the flexible ones do; of a longer text the end is shown."""
 
 
 class RowSource(Protocol):
@@ -58,8 +60,16 @@ def laid_out(columns: Sequence[Column], room: int) -> list[tuple[Column, int]]:
         last = max(chosen, key=lambda c: (c.priority, chosen.index(c)))
         chosen.remove(last)
     rest = max(0, room - sum(c.width + GAP for c in chosen))
+    widths = {c.key: c.width for c in chosen}
+    for column in chosen:
+        if column.most is not None:
+            more = min(rest, column.most - column.width)
+            widths[column.key] += more
+            rest -= more
     flexible = [c for c in chosen if c.flexible]
-    return [(c, c.width + (rest // len(flexible) if c.flexible else 0)) for c in chosen]
+    for column in flexible:
+        widths[column.key] += rest // len(flexible)
+    return [(c, widths[c.key]) for c in chosen]
 
 
 def padded(text: str, cells: int, right: bool) -> str:
@@ -91,6 +101,13 @@ def cell_segments(text: Text | None, cells: int, right: bool, base: Style) -> li
         for segment in copy.render(_CONSOLE)
         if segment.text
     ]
+
+
+def column_segments(column: Column, text: Text | None, cells: int, base: Style) -> list[Segment]:
+    """As `cell_segments`, of a column."""
+    if column.most is not None and text is not None:
+        text = text[-cells:]
+    return cell_segments(text, cells, column.right, base)
 
 
 def centred(text: str, y: int, width: int, height: int) -> str | None:

@@ -34,6 +34,7 @@ _SIGNS: Final = {
 
 
 class Timeline(ScrollView, can_focus=True):
+    ALLOW_SELECT = False
     PANE: ClassVar = "Timeline"
     BINDINGS: ClassVar = [
         key("left,h", "move(-1, 0)", "Earlier rounds", show=False),

@@ -19,7 +19,7 @@ from fedconsole.tui.widgets.health import heat, throttle_flags
 from fedconsole.tui.widgets.sparkline import sparkline
 from fedconsole.tui.widgets.table_cells import Column
 
-_TREND_CELLS: Final = 12
+_TREND_CELLS: Final = 20
 _BAR_CELLS: Final = 6
 
 COLUMNS: Final = (
@@ -27,7 +27,7 @@ COLUMNS: Final = (
     Column("phase", "phase", 9),
     Column("batch", "batch", 19, priority=1),
     Column("loss", "loss", 8, right=True),
-    Column("trend", "trend", _TREND_CELLS, priority=3, sortable=False),
+    Column("trend", "trend", 12, priority=3, sortable=False, most=_TREND_CELLS),
     Column("rate", "ex/s", 6, priority=2, right=True),
     Column("bytes", "bytes", 13, priority=5),
     Column("celsius", "°C", 7, priority=2, right=True),

@@ -149,59 +149,19 @@ ON_A_TERMINAL = {
     "--no-mouse --lang ko": "장치",
     "--screen-reader": "1",
 }
-SETTINGS: tuple[tuple[str, dict[str, str]], ...] = (
-    (
-        "run --headless",
-        {
-            "task": "digits",
-            "virtual": "2",
-            "rounds": "1",
-            "federate_after_n_batches": "1",
-            "batch_size": "8",
-            "test_batch_size": "100",
-            "lr": "0.1",
-            "optimizer": "sgd",
-            "momentum": "0.5",
-            "nesterov": "true",
-            "weight_decay": "0.01",
-            "holdout": "0.1",
-            "weighting": "uniform",
-            "cohort_size": "2",
-            "min_updates": "1",
-            "seed": "2",
-            "round_timeout": "60",
-            "on_quorum_loss": "fail",
-            "quorum_timeout": "60",
-            "eval_every": "1",
-            "save_model": "m.safetensors",
-            "cuda": "false",
-            "data_dir": ".",
-            "plain": "true",
-            "timeout": "300",
-            "search_seconds": "0",
-        },
-    ),
-    (
-        "run",
-        {
-            "virtual": "1",
-            "epochs": "1",
-            "local_epochs": "1",
-            "epoch_end": "all",
-            "stop_at": "accuracy=0.01",
-            "init_from": "m.safetensors",
-        },
-    ),
-    ("5: run", {"workers": "127.0.0.1:1", "rounds": "1", "quorum_timeout": "1"}),
-)
-"""Of the environment, in capitals and after FEDCONSOLE_; each with what is carried out under it."""
-SETTINGS_OF_THE_SCREEN = {
-    "lang": "en",
-    "theme": "fed-light",
-    "glyphs": "ascii",
-    "mouse": "false",
-    "bell": "false",
+SETTINGS = {
+    "run --headless": "task=digits virtual=2 rounds=1 federate_after_n_batches=1 batch_size=8 "
+    "test_batch_size=100 lr=0.1 optimizer=sgd momentum=0.5 nesterov=true weight_decay=0.01 "
+    "holdout=0.1 weighting=uniform cohort_size=2 min_updates=1 seed=2 round_timeout=60 "
+    "on_quorum_loss=fail quorum_timeout=60 eval_every=1 save_model=m.safetensors cuda=false "
+    "plain=true timeout=300 search_seconds=0",
+    "run": "virtual=1 epochs=1 local_epochs=1 epoch_end=all stop_at=accuracy=0.01 "
+    "init_from=m.safetensors",
+    "3: run --dry-run": "task=mnist data_dir=. virtual=1 rounds=1",
+    "5: run": "workers=127.0.0.1:1 rounds=1 quorum_timeout=1",
 }
+"""Of the environment, there in capitals and after FEDCONSOLE_, for each of some lines."""
+SETTINGS_OF_THE_SCREEN = "lang=en theme=fed-light glyphs=ascii mouse=false bell=false"
 OTHER_VARIABLES = ("NO_COLOR=1", "FORCE_COLOR=1", "CLICOLOR=0", "TERM=dumb", "CI=1", "VISUAL=true")
 SEARCHING = """\
 discover --seconds 0.5
@@ -230,8 +190,14 @@ def test_every_option_of_the_console_is_tried() -> None:
 
 
 def test_every_setting_of_the_environment_is_tried() -> None:
-    tried = {key for _, settings in SETTINGS for key in settings} | SETTINGS_OF_THE_SCREEN.keys()
-    assert tried == KEYS.keys()
+    lines = (*SETTINGS.values(), SETTINGS_OF_THE_SCREEN)
+    tried = {name for line in lines for name in environment(line)}
+    assert tried == {f"FEDCONSOLE_{key.upper()}" for key in KEYS}
+
+
+def environment(settings: str) -> dict[str, str]:
+    pairs = (pair.partition("=") for pair in settings.split())
+    return {f"FEDCONSOLE_{key.upper()}": value for key, _, value in pairs}
 
 
 # The device
@@ -332,9 +298,8 @@ async def test_a_run_and_its_engine_listen_on_nothing_public(place: Path, what: 
 @pytest.mark.timeout(600)
 async def test_no_setting_of_the_environment_opens_anything_public(place: Path) -> None:
     async with looking(place) as found:
-        for line, settings in SETTINGS:
-            named = {f"FEDCONSOLE_{key.upper()}": value for key, value in settings.items()}
-            await carry_out(FEDCONSOLE, line, named)
+        for line, settings in SETTINGS.items():
+            await carry_out(FEDCONSOLE, line, environment(settings))
     assert found == set()
 
 
@@ -375,8 +340,8 @@ async def test_the_full_screen_listens_on_nothing_public(place: Path, options: s
 async def test_the_full_screen_as_the_environment_wants_it_listens_on_nothing_public(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for key, value in SETTINGS_OF_THE_SCREEN.items():
-        monkeypatch.setenv(f"FEDCONSOLE_{key.upper()}", value)
+    for name, value in environment(SETTINGS_OF_THE_SCREEN).items():
+        monkeypatch.setenv(name, value)
     async with looking(place) as found, terminal() as opened:
         await opened.shows("fedconsole", "Fleet")
     assert found == set()

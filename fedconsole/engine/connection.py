@@ -13,9 +13,10 @@ from typing import BinaryIO, TypeVar
 
 from websockets.exceptions import ConnectionClosed
 
-from fedconsole.dialling import Link, NoCommonVersionError, exchange_hellos, in_words, why_closed
+from fedconsole.dialling import Link, exchange_hellos
 from fedconsole.engine.worker import ModelOnDisk, Refusal
 from fedconsole.errors import NotPairedError
+from fedconsole.link_failures import NoCommonVersionError, in_words, why_closed
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.codec import (
     CHUNK_HEADER,

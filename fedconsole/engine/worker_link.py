@@ -15,7 +15,7 @@ from typing import Any, Final, TypeGuard, TypeVar, assert_never
 
 from fedconsole.coordinator import commands as c
 from fedconsole.coordinator import events as e
-from fedconsole.dialling import LINK_ERRORS, dial, in_words
+from fedconsole.dialling import dial
 from fedconsole.engine.connection import CommandRefused, Connection, LinkClosed, Listener
 from fedconsole.engine.delivery import deliver_or_hang_up
 from fedconsole.engine.device_notes import DeviceNotes, Kind
@@ -30,6 +30,7 @@ from fedconsole.engine.worker import (
     require_suitable,
 )
 from fedconsole.errors import ExitCode, FedconsoleError, IdentityChangedError
+from fedconsole.link_failures import LINK_ERRORS, in_words
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.errors import ProtocolError
 from pi_daemon.protocol.limits import RENEW_S

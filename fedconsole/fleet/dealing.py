@@ -17,9 +17,10 @@ from typing import Any, Final
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Close
 
-from fedconsole.dialling import LINK_ERRORS, Link, console_hello, dial, exchange_hellos, in_words
+from fedconsole.dialling import Link, console_hello, dial, exchange_hellos
 from fedconsole.errors import FedconsoleError
 from fedconsole.fleet.shards import Shard
+from fedconsole.link_failures import LINK_ERRORS, in_words
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.codec import (
     CHUNK_HEADER,

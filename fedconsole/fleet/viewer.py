@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fedconsole.dialling import LINK_ERRORS, console_hello, dial, exchange_hellos, in_words
+from fedconsole.dialling import console_hello, dial, exchange_hellos
 from fedconsole.errors import (
     DamagedDeviceError,
     IdentityChangedError,
@@ -16,6 +16,7 @@ from fedconsole.errors import (
     StorageError,
 )
 from fedconsole.fleet.device import Device
+from fedconsole.link_failures import LINK_ERRORS, in_words
 from pi_daemon.protocol.messages import Hello, Role
 from pi_daemon.protocol.text import clean
 

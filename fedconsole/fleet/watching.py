@@ -12,11 +12,12 @@ from typing import Final
 
 from websockets.exceptions import ConnectionClosed
 
-from fedconsole.dialling import LINK_ERRORS, Link, console_hello, dial, exchange_hellos, in_words
+from fedconsole.dialling import Link, console_hello, dial, exchange_hellos
 from fedconsole.errors import DamagedDeviceError, FedconsoleError, RefusedError, StorageError
 from fedconsole.fleet.device import Device, Source, parse_address
 from fedconsole.fleet.finding import copies, damage, find
 from fedconsole.fleet.inventory import Hindrance, Inventory
+from fedconsole.link_failures import LINK_ERRORS, in_words
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.codec import decode_from_daemon
 from pi_daemon.protocol.text import clean

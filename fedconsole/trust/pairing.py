@@ -16,8 +16,9 @@ import msgspec
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Close
 
-from fedconsole.dialling import LINK_ERRORS, in_words, open_socket, peer_of
+from fedconsole.dialling import open_socket, peer_of
 from fedconsole.errors import NotPairedError
+from fedconsole.link_failures import LINK_ERRORS, in_words
 from fedconsole.trust import known_devices
 from fedconsole.trust.known_devices import KnownDevice
 from fedconsole.trust.own_keys import own_keys
@@ -26,10 +27,18 @@ from pi_daemon.protocol.limits import (
     CLOSE_NOT_PAIRED,
     CLOSE_TOO_MANY_LINKS,
 )
-from pi_daemon.protocol.pairing import PATH, Pair, Paired, decode_paired
+from pi_daemon.protocol.pairing import PATH, Pair, Paired, decode_paired, to_be_signed
 from pi_daemon.protocol.text import clean
 from pi_daemon.trust.join import JoinString
-from pi_daemon.trust.keys import CertificateError, Keys, der_to_pem, in_groups, key_id, pem_to_der
+from pi_daemon.trust.keys import (
+    CertificateError,
+    Keys,
+    der_to_pem,
+    in_groups,
+    key_id,
+    pem_to_der,
+    prove,
+)
 from pi_daemon.trust.tls import console_context
 
 _ANSWER_S: Final = 10.0
@@ -124,6 +133,7 @@ async def _ask(address: str, certificate: bytes, join: JoinString, keys: Keys) -
         secret=join.secret,
         name=clean(platform.node(), 64) or "desktop",
         certificate=der_to_pem(keys.certificate),
+        proof=prove(keys, to_be_signed(join.device_id, join.secret)),
     )
     # Only that key can end this handshake; our own is not shown, as the device does not know it yet.
     tls = console_context(None, [certificate])

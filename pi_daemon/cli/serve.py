@@ -15,14 +15,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
+from pi_daemon.cli import options as o
 from pi_daemon.cli.configuring import chosen, full_name, settings_of
 from pi_daemon.cli.refusal import refuse
 from pi_daemon.cli.trust import command_line, show_join_string
-from pi_daemon.protocol.limits import MAX_DATASETS, MAX_MODEL_BYTES, MAX_NAME, PORT
+from pi_daemon.protocol.limits import MAX_DATASETS, MAX_MODEL_BYTES, MAX_NAME
 from pi_daemon.protocol.text import clean
 from pi_daemon.server.log_flood import FloodFilter
 
@@ -36,81 +37,24 @@ if TYPE_CHECKING:
 
 def serve(
     ctx: typer.Context,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="TOML file with settings; options win.",
-            show_default="/etc/pi-daemon/config.toml, else that of the user",
-        ),
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            "--port", "-p", min=0, max=65535, help="0 picks a free one.", show_default=str(PORT)
-        ),
-    ] = None,
-    host: Annotated[
-        str | None,
-        typer.Option(help="Address to listen on.", show_default="all, and before `init` 127.0.0.1"),
-    ] = None,
-    worker_name: Annotated[
-        str,
-        typer.Option("--id", metavar="NAME", help="This worker's name.", show_default="host name"),
-    ] = "",
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=SOURCE",
-            help="Data to train on: `sample`, a .npz or .safetensors file with x and y, a folder of "
-            "IDX files, a heartbeat .csv, or a folder of WFDB records. Repeatable.",
-        ),
-    ] = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(help="Own only a part: 1/3, dirichlet:0.3:1/3:SEED, or record:NAME,NAME."),
-    ] = None,
-    device: Annotated[
-        Literal["cpu", "cuda"] | None, typer.Option(help="Where to train.", show_default="cpu")
-    ] = None,
-    state_dir: Annotated[
-        str | None,
-        typer.Option(help="Key and work files.", show_default="one for each name"),
-    ] = None,
-    max_memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE", help="Of the trainer, such as 512M.", show_default="80 % of all"
-        ),
-    ] = None,
-    max_model: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Largest model to accept, such as 100M.")
-    ] = None,
-    max_batch_seconds: Annotated[
-        float | None,
-        typer.Option(min=1, help="A batch that takes longer ends the trainer.", show_default="600"),
-    ] = None,
-    accept_data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR",
-            help="Let consoles deal data into this folder; what is there is served, too.",
-        ),
-    ] = None,
-    max_bytes: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Of all that is dealt.", show_default="1G"),
-    ] = None,
-    share_labels: Annotated[
-        bool, typer.Option("--share-labels", help="Tell consoles how many examples each class has.")
-    ] = False,
-    pair: Annotated[
-        bool,
-        typer.Option("--pair", help="Let a console pair: as `init`, then serve, then `pair`."),
-    ] = False,
-    no_mdns: Annotated[bool, typer.Option("--no-mdns", help="Do not announce on mDNS.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    config: o.Config = None,
+    port: o.Port = None,
+    host: o.Host = None,
+    worker_name: o.WorkerName = "",
+    dataset: o.Dataset = None,
+    shard: o.Shard = None,
+    device: o.Device = None,
+    state_dir: o.StateDir = None,
+    max_memory: o.MaxMemory = None,
+    max_model: o.MaxModel = None,
+    max_batch_seconds: o.MaxBatchSeconds = None,
+    accept_data: o.AcceptData = None,
+    max_bytes: o.MaxBytes = None,
+    share_labels: o.ShareLabels = False,
+    pair: o.Pair = False,
+    no_mdns: o.NoMdns = False,
+    verbose: o.Verbose = False,
+    show_version: o.ShowVersion = False,
 ) -> None:
     """Let consoles train models on this device's data, which stays here."""
     if ctx.invoked_subcommand is not None:

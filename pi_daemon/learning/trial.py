@@ -6,6 +6,7 @@ a graph that would hang or crash takes only the trial with it.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -27,6 +28,7 @@ from pi_daemon.protocol.graphs import GraphError, ModelGraphs, OptimizerSpec
 from pi_daemon.protocol.messages import RefusalCode
 
 TRIAL_CPU_S: Final = 120
+_PR_SET_PDEATHSIG: Final = 1
 EVALUATION_BATCH_SIZES: Final = (1000, 250, 50, 10, 1)
 """Tried in this order until one fits into memory."""
 
@@ -88,6 +90,7 @@ class Trials:
 
         Raises:
             Refusal: they do not run, or do not fit into `limit_bytes`.
+            SystemExit: nothing can be tried any more.
         """
         sizes = tuple(sorted(batch_sizes))
         request = _Request(graphs, optimizer, sizes, num_holdout, limit_bytes)
@@ -95,8 +98,8 @@ class Trials:
             self._connection.send_bytes(msgspec.msgpack.encode(request))
             answer: Needs | _Refused = _answer_decoder.decode(self._connection.recv_bytes())
         except (OSError, EOFError) as error:
-            reason = "the process for trials has ended: restart the trainer"
-            raise Refusal(RefusalCode.TRAINER_FAILED, reason) from error
+            # This process can start no other one any more; its owner starts another of this.
+            raise SystemExit("the process that tries graphs has ended") from error
         if isinstance(answer, _Refused):
             raise Refusal(answer.code, answer.reason)
         return answer
@@ -136,6 +139,13 @@ def _close_all_but(connections: list[Connection]) -> None:
     os.closerange(begin, os.sysconf("SC_OPEN_MAX"))
 
 
+def _end_with(parent: int) -> None:
+    """From now on the kernel kills this process when its parent has ended, however that came."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def _serve(connections: list[Connection]) -> None:
     # The first one starts now, so that what it imports is there when the graphs come.
     attempt: _Attempt | None = _Attempt()
@@ -160,9 +170,11 @@ class _Attempt:
 
     def __init__(self) -> None:
         self._connection, other = Pipe()
+        parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
             try:
+                _end_with(parent)
                 _close_all_but([other])
                 resource.setrlimit(resource.RLIMIT_CPU, (TRIAL_CPU_S, TRIAL_CPU_S))
                 # Torch would import it with the first shapes that it computes; it takes a second.

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pi_daemon.learning.batch_limit import BatchLimit
 from pi_daemon.learning.datasets import SAMPLE_DTYPES, Arrays, DatasetError, content_hash, cut, load
 from pi_daemon.learning.files import Model, read_model
 from pi_daemon.learning.graph import TORCH_DTYPES, CompiledGraph
@@ -73,7 +74,7 @@ class PreparedWorker:
             device=device,
         )
 
-    def time_batch(self, device: torch.device) -> float:
+    def time_batch(self, device: torch.device, limit: BatchLimit) -> float:
         """Train two batches from zeros and time the second: the first one loads libraries."""
 
         def zeros(specs: tuple[NamedTensor, ...]) -> dict[str, Tensor]:
@@ -82,9 +83,11 @@ class PreparedWorker:
         graphs = self.programs.graphs
         model = Model(zeros(graphs.parameters), zeros(graphs.buffers))
         trial = self.begin(model, Cursor(0, 0), 0, device)
-        trial.step()
+        with limit:
+            trial.step()
         start_s = time.monotonic()
-        trial.step()
+        with limit:
+            trial.step()
         return time.monotonic() - start_s
 
 
@@ -105,9 +108,12 @@ class _Shared:
 class Workshop:
     """Reads, compiles and tries each thing once, however many workers share it."""
 
-    def __init__(self, trials: Trials, device: torch.device, max_memory_bytes: int) -> None:
+    def __init__(
+        self, trials: Trials, device: torch.device, max_memory_bytes: int, limit: BatchLimit
+    ) -> None:
         self._trials = trials
         self.device = device
+        self.limit = limit
         self._max_memory_bytes = max_memory_bytes
         self._workers: dict[str, PreparedWorker] = {}
         self._shared = _Shared()
@@ -129,7 +135,7 @@ class Workshop:
         """How long a batch takes; measured for the first of the workers with equal efforts."""
         found = self._shared.batch_seconds
         if worker.effort not in found:
-            found[worker.effort] = worker.time_batch(self.device)
+            found[worker.effort] = worker.time_batch(self.device, self.limit)
         return found[worker.effort]
 
     def model(self, worker: PreparedWorker, path: str, model_id: str) -> Model:

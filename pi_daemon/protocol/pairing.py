@@ -21,6 +21,8 @@ PATH: Final = "/pair"
 MAX_PAIR_FRAME_BYTES: Final = 8 << 10
 MAX_CERTIFICATE: Final = 4 << 10
 """Characters of PEM; ours have about 600."""
+MAX_PROOF_BYTES: Final = 72
+"""Of ECDSA with P-256, in DER."""
 
 
 class ConsoleRole(StrEnum):
@@ -38,6 +40,8 @@ class Pair(Struct, frozen=True, tag="pair", kw_only=True):
     """A label for people: the console's host name."""
     certificate: Annotated[str, Meta(max_length=MAX_CERTIFICATE)]
     """PEM."""
+    proof: Annotated[bytes, Meta(max_length=MAX_PROOF_BYTES)]
+    """Of the certificate's key: it has signed `to_be_signed`."""
 
 
 class Paired(Struct, frozen=True, tag="paired", kw_only=True):
@@ -50,6 +54,11 @@ class Paired(Struct, frozen=True, tag="paired", kw_only=True):
 
 _pair = msgspec.json.Decoder(Pair)
 _paired = msgspec.json.Decoder(Paired)
+
+
+def to_be_signed(device_id: str, secret: str) -> bytes:
+    """What a console signs to pair with this device, by this secret: no other pairing can use it."""
+    return f"fedconsole pair 1 {device_id} {secret}".encode()
 
 
 def decode_pair(frame: str | bytes) -> Pair:

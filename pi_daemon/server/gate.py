@@ -30,14 +30,28 @@ from pi_daemon.protocol.limits import (
     CLOSE_TOO_MANY_LINKS,
 )
 from pi_daemon.protocol.messages import Hello, Role
-from pi_daemon.protocol.pairing import PATH, ConsoleRole, Pair, Paired, decode_pair
+from pi_daemon.protocol.pairing import (
+    PATH,
+    ConsoleRole,
+    Pair,
+    Paired,
+    decode_pair,
+    to_be_signed,
+)
 from pi_daemon.protocol.text import clean
 from pi_daemon.server.admission import address_of
 from pi_daemon.server.link import FIRST_MESSAGE_S, Link
 from pi_daemon.trust import tls
 from pi_daemon.trust.consoles import FOLDER, Console, Consoles, TooManyConsolesError
 from pi_daemon.trust.join import JoinString, new_secret
-from pi_daemon.trust.keys import Keys, in_groups, key_id, pem_to_der
+from pi_daemon.trust.keys import (
+    CertificateError,
+    Keys,
+    in_groups,
+    key_id,
+    pem_to_der,
+    require_proof,
+)
 from pi_daemon.trust.window import PairingWindow, Verdict
 
 log = logging.getLogger(__name__)
@@ -82,7 +96,11 @@ class Gate:
             raise TurnedAwayError(
                 CLOSE_NOT_PAIRED, "this device is for paired consoles: pair first"
             )
-        console = self.consoles.get(key_id(certificate))
+        try:
+            console = self.consoles.get(key_id(certificate))
+        except CertificateError as error:
+            # A console can have signed anything with its key, which TLS goes on to trust.
+            raise TurnedAwayError(CLOSE_NOT_ADMITTED, str(error)) from error
         if console is None:
             raise TurnedAwayError(CLOSE_NOT_ADMITTED, "this console was revoked: pair anew")
         return console
@@ -150,6 +168,8 @@ class Gate:
                 )
         try:
             certificate = pem_to_der(question.certificate)
+            signed = to_be_signed(self.device_id, question.secret)
+            require_proof(certificate, signed, question.proof)
             # First what may fail: a certificate that is in the list must do in a handshake, too.
             tls.trust(self.context, certificate)
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -17,6 +17,7 @@ from typing import Final, assert_never
 
 import torch
 
+from pi_daemon.learning.batch_limit import BatchLimit
 from pi_daemon.learning.evaluation import evaluate
 from pi_daemon.learning.files import write_update
 from pi_daemon.learning.graph import GraphRunError
@@ -261,7 +262,8 @@ class Trainer:
             training.proceed()
         start_s = told_s = time.monotonic()
         while len(job.losses) < request.num_batches and not job.stops:
-            job.losses.append(training.step())
+            with self._workshop.limit:
+                job.losses.append(training.step())
             now_s = time.monotonic()
             if now_s - told_s >= REPORT_S:
                 self._tell_losses(job)
@@ -301,16 +303,22 @@ class Trainer:
         model = self._workshop.model(worker, request.model_path, request.model_id)
         device = self._workshop.device
         x, y = worker.holdout.take(torch.arange(len(worker.holdout.rows)), torch.device("cpu"))
-        found = evaluate(
-            worker.programs.evaluation,
-            {name: tensor.to(device) for name, tensor in model.parameters.items()},
-            {name: tensor.to(device) for name, tensor in model.buffers.items()},
-            x,
-            y,
-            batch_size=worker.needs.evaluation_batch_size,
-            num_classes=request.worker.num_classes,
-            on_batch=lambda: self._pipe.send(Alive(request.request_id)),
-        )
+
+        def on_batch() -> None:
+            self._workshop.limit.begin_anew()
+            self._pipe.send(Alive(request.request_id))
+
+        with self._workshop.limit:
+            found = evaluate(
+                worker.programs.evaluation,
+                {name: tensor.to(device) for name, tensor in model.parameters.items()},
+                {name: tensor.to(device) for name, tensor in model.buffers.items()},
+                x,
+                y,
+                batch_size=worker.needs.evaluation_batch_size,
+                num_classes=request.worker.num_classes,
+                on_batch=on_batch,
+            )
         return ModelEvaluated(request.request_id, found.num_examples, found.loss, found.confusion)
 
 
@@ -330,6 +338,7 @@ def main() -> None:
     parser.add_argument("fds", type=int, nargs="+")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--max-memory", type=int)
+    parser.add_argument("--max-batch", type=float, required=True)
     options = parser.parse_args()
     max_memory_bytes = options.max_memory
     if max_memory_bytes is None:
@@ -344,7 +353,8 @@ def main() -> None:
             os.close(fd)
             trials[index].close()
     torch.set_num_threads(1)
-    workshop = Workshop(trials[mine], torch.device(options.device), max_memory_bytes)
+    limit = BatchLimit(options.max_batch)
+    workshop = Workshop(trials[mine], torch.device(options.device), max_memory_bytes, limit)
     Trainer(Pipe(socket.socket(fileno=options.fds[mine])), workshop).run()
 
 

@@ -49,6 +49,9 @@ from pi_daemon.trainer.pipe import (
 ABORT_S: Final = 5.0
 """A trainer that has not stopped by then is killed."""
 MAX_BATCH_S: Final = 600.0
+SILENCE_S: Final = 600.0
+"""A machine can be slow for many reasons; who says nothing for so long, or for ten times what a batch may
+compute if that is longer, is killed."""
 START_S: Final = 300.0
 """Importing torch takes a Pi half a minute, and several of them on one card far longer."""
 
@@ -85,7 +88,7 @@ async def start_trainers(
     Args:
         device: "cpu" or "cuda".
         max_memory_bytes: Data memory of each process; None: no limit.
-        max_batch_s: A trainer whose batch takes longer is killed; its start does not count.
+        max_batch_s: Processor time of a batch; with one that takes more a trainer ends.
     """
     pairs = _pairs(count)
     limit = () if max_memory_bytes is None else ("--max-memory", str(max_memory_bytes))
@@ -93,7 +96,8 @@ async def start_trainers(
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "pi_daemon.trainer", "--device", device, *limit, *map(str, fds)),
+            *("-m", "pi_daemon.trainer", "--device", device, "--max-batch", str(max_batch_s)),
+            *(*limit, *map(str, fds)),
             pass_fds=fds,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=2,
@@ -309,16 +313,17 @@ class TrainerProcess:
             self._replies.pop(request.request_id, None)
 
     def _watch(self) -> None:
-        """Give the current batch its time anew, if one is under way."""
+        """Wait for the next sign of life from now on, if one is due."""
         if self.pid is None and self.exit_reason is None:
-            # No batch is: the alarm is still that of the start.
+            # The alarm is still that of the start.
             return
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
         if self.exit_reason is None and set(self._work.values()) - self._paused:
-            reason = f"took more than {self._max_batch_s:g} s for one batch"
-            self._alarm = self._loop.call_later(self._max_batch_s, self.kill, reason)
+            silence_s = max(SILENCE_S, 10 * self._max_batch_s)
+            reason = f"did not get on within {silence_s:g} s"
+            self._alarm = self._loop.call_later(silence_s, self.kill, reason)
 
     async def _read(self) -> None:
         ending = "ended"
@@ -335,7 +340,7 @@ class TrainerProcess:
         finally:
             self._writer.close()
         if self._process is not None:
-            ending = _ending(await self._process.wait())
+            ending = _ending(await self._process.wait(), self._max_batch_s)
         self.exit_reason = self._killed_because or ending
         self._watch()
         for reply in self._replies.values():
@@ -361,7 +366,9 @@ class TrainerProcess:
                     reply.set_result(message)
 
 
-def _ending(exit_code: int) -> str:
+def _ending(exit_code: int, max_batch_s: float) -> str:
+    if exit_code == -signal.SIGPROF:
+        return f"took more than {max_batch_s:g} s for one batch"
     if exit_code == -signal.SIGKILL:
         return "was killed (by the system, if memory ran out)"
     if exit_code < 0:

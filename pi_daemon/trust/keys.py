@@ -78,20 +78,47 @@ def key_id(certificate: bytes) -> str:
 def pem_to_der(pem: str) -> bytes:
     """Raises CertificateError: it is no certificate, or of another kind than ours."""
     from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
     try:
         certificate = x509.load_pem_x509_certificate(pem.encode())
-        is_ours = isinstance(certificate.public_key(), EllipticCurvePublicKey)
+        is_ours = _is_p256(certificate.public_key())
+        may_issue = _may_issue(certificate)
         is_named = certificate.subject.rfc4514_string() == f"CN={_id_of(certificate)}"
     except Exception as error:  # a stranger's bytes: the parser raises more than it documents
         raise CertificateError("no certificate") from error
     if not is_ours:
-        raise CertificateError("a certificate of another kind of key")
+        raise CertificateError("a certificate whose key is of another kind than P-256")
     if not is_named:
         # Under somebody else's name it could get in the way of theirs.
         raise CertificateError("a certificate that is not named after its key")
+    if may_issue:
+        # TLS would take what it has issued for it.
+        raise CertificateError("a certificate that may issue others")
     return _der(certificate)
+
+
+def prove(keys: Keys, what: bytes) -> bytes:
+    """Sign with the key of an identity: ECDSA with SHA-256, DER."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return _load_or_make_key(keys.key_path).sign(what, ec.ECDSA(hashes.SHA256()))
+
+
+def require_proof(certificate: bytes, what: bytes, proof: bytes) -> None:
+    """Raises CertificateError: `proof` is not what `prove` makes with the key of a certificate of
+    `pem_to_der`."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = x509.load_der_x509_certificate(certificate).public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    try:
+        key.verify(proof, what, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        raise CertificateError("a certificate without a proof of its key") from None
 
 
 def der_to_pem(certificate: bytes) -> str:
@@ -147,11 +174,30 @@ def _load_or_make_key(path: Path) -> EllipticCurvePrivateKey:
             f"{path} holds no private key that can be read: restore it, or delete it, "
             "and there will be a new identity"
         ) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
+    if not (isinstance(key, ec.EllipticCurvePrivateKey) and _is_p256(key)):
         raise IdentityError(
-            f"{path} holds a key of another kind than P-256: restore it, or delete it"
+            f"{path} holds a key of another kind than P-256: restore it, or delete it, "
+            "and there will be a new identity"
         )
     return key
+
+
+def _may_issue(certificate: Certificate) -> bool:
+    """Whether it does not say that it is no authority's."""
+    from cryptography import x509
+
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    except x509.ExtensionNotFound:
+        return True
+    return found.value.ca
+
+
+def _is_p256(key: object) -> bool:
+    """Whether a key, private or public, is of the one kind that is used here."""
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
+
+    return isinstance(getattr(key, "curve", None), SECP256R1)
 
 
 def _self_signed(key: EllipticCurvePrivateKey) -> bytes:

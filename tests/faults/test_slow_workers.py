@@ -72,6 +72,20 @@ async def test_a_worker_with_a_tenth_of_a_core_is_a_straggler_and_holds_up_nobod
     assert late == [("bob", line["round"]) for line in finished if line["updates"] == ["alice"]]
 
 
+@pytest.mark.slow
+async def test_a_busy_device_refuses_nobody_because_its_owner_allows_a_batch_a_second(
+    place: Path,
+) -> None:
+    """Getting ready takes a tenth of a core half a minute; a batch computes for a millisecond."""
+    options = ("--dataset", "digits=sample", "--max-batch-seconds", "1")
+    async with daemon(place, *options) as alice:
+        with limited_processor(alice.pid, 0.1):
+            plan = digits_plan(virtual=0, workers=(f"127.0.0.1:{alice.port}",), rounds=1)
+            run = await carry(plan)
+    assert run.exit_code == 0
+    assert run.of_type("warning") == []
+
+
 async def test_a_device_without_memory_is_refused_by_name_at_the_start(fleet: Fleet) -> None:
     with limited_memory(fleet.bob.pid, 48 << 20):
         run = await carry(fleet.plan(min_updates=1))

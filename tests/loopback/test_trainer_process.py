@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
+from pi_daemon.protocol.graphs import decode_graphs
 from pi_daemon.protocol.messages import Cursor, RefusalCode
 from pi_daemon.trainer import process
 from pi_daemon.trainer.pipe import BatchLosses, RoundTrained, WorkerSpec
@@ -25,6 +25,8 @@ from pi_daemon.trainer.process import (
     TrainerRefusal,
     start_trainers,
 )
+from tests.support.freezing import frozen
+from tests.support.hostile import HONEST, endless, hostile_model
 from tests.support.rounds import tiny_model, worker_spec
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -193,35 +195,61 @@ async def test_a_trainer_that_does_not_obey_an_abort_is_killed(folder: Path) -> 
     await trainer.close()
 
 
-async def test_a_batch_that_takes_too_long_ends_its_trainer(folder: Path) -> None:
-    [trainer] = await start_trainers(max_batch_s=20.0)
+@pytest.mark.parametrize("graph", ["training", "evaluation"])
+async def test_a_batch_that_never_ends_ends_its_trainer(folder: Path, graph: str) -> None:
+    endless_nodes = decode_graphs(endless().graphs).training.nodes
+    nodes = {"training": HONEST, "evaluation": HONEST} | {graph: endless_nodes}
+    model = hostile_model(*nodes["training"], evaluation=nodes["evaluation"])
+    path = folder / f"endless {graph}"
+    path.write_bytes(model.graphs)
+    spec = replace(
+        worker_spec(folder),
+        graphs_path=str(path),
+        graphs_sha256=hashlib.sha256(model.graphs).hexdigest(),
+    )
+    zeros = folder / "zeros"
+    zeros.write_bytes(model.content)
+    [trainer] = await start_trainers(max_batch_s=1.0)
+    with pytest.raises(TrainerExitedError, match="took more than 1 s for one batch"):
+        await (
+            trainer.prepare(spec)
+            if graph == "training"
+            else trainer.evaluate(spec, str(zeros), model.model_id)
+        )
+    await trainer.close()
+
+
+async def test_nothing_but_what_a_batch_computes_counts_against_its_limit(folder: Path) -> None:
+    """Neither importing, nor the trial in another process, nor to stand still."""
+    [trainer] = await start_trainers(max_batch_s=0.5)
     alice = Training(trainer, worker_spec(folder), FOREVER)
     await alice.begun.wait()
-    trainer._max_batch_s = 0.5
-    await trainer.pause("bob")  # gives the current batch its time anew
     assert trainer.pid is not None
-    os.kill(trainer.pid, signal.SIGSTOP)
-    with pytest.raises(TrainerExitedError, match=r"took more than 0\.5 s for one batch"):
+    with frozen(trainer.pid):
+        # Takes a second and more.
+        [other] = await start_trainers()
+        await other.prepare(worker_spec(folder))
+        await other.close()
+    await trainer.abort("alice")
+    with pytest.raises(RoundAbortedError):
         await alice.task
     await trainer.close()
 
 
-async def test_the_start_of_a_trainer_is_no_part_of_its_first_batch(folder: Path) -> None:
-    start_s = time.monotonic()
-    [first] = await start_trainers()
-    await first.forget("alice")  # answered once it has started
-    took_s = time.monotonic() - start_s
-    await first.close()
-    bad = folder / "no graphs"
-    bad.write_bytes(b"?")
-    spec = replace(
-        worker_spec(folder), graphs_path=str(bad), graphs_sha256=hashlib.sha256(b"?").hexdigest()
-    )
-    [second] = await start_trainers(max_batch_s=took_s / 2)
-    with pytest.raises(TrainerRefusal) as refusal:
-        await second.prepare(spec)
-    assert refusal.value.code is RefusalCode.BAD_GRAPH
-    await second.close()
+async def test_a_trainer_that_stands_still_for_good_is_killed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [trainer] = await start_trainers()
+    alice = Training(trainer, worker_spec(folder), FOREVER)
+    await alice.begun.wait()
+    monkeypatch.setattr(process, "SILENCE_S", 0.5)
+    trainer._max_batch_s = 0.01
+    await trainer.pause("bob")  # its answer is a sign of life
+    assert trainer.pid is not None
+    os.kill(trainer.pid, signal.SIGSTOP)
+    with pytest.raises(TrainerExitedError, match=r"did not get on within 0\.5 s"):
+        await alice.task
+    await trainer.close()
 
 
 async def test_a_trainer_that_does_not_start_is_killed(

@@ -150,8 +150,8 @@ async def train_well(link: RawLink) -> None:
     assert update.loss is not None
 
 
-async def prepare(link: RawLink, model: TinyModel) -> Answer:
-    return await link.ask(prepare_command(link, model, batch_size=BATCH), model.graphs)
+async def prepare(link: RawLink, model: TinyModel, batch_size: int = BATCH) -> Answer:
+    return await link.ask(prepare_command(link, model, batch_size=batch_size), model.graphs)
 
 
 async def assert_refused(

@@ -16,9 +16,9 @@ from websockets.typing import Subprotocol
 
 from pi_daemon.liveness import ConsoleConnection
 from pi_daemon.protocol.limits import MAX_FRAME_BYTES, SUBPROTOCOL
-from pi_daemon.protocol.pairing import PATH, Pair, Paired, decode_paired
+from pi_daemon.protocol.pairing import PATH, Pair, Paired, decode_paired, to_be_signed
 from pi_daemon.trust.join import parse_join
-from pi_daemon.trust.keys import Keys, key_id, open_keys
+from pi_daemon.trust.keys import Keys, der_to_pem, key_id, open_keys, prove
 from pi_daemon.trust.tls import console_context, peer_certificate
 from tests.support.daemons import DaemonProcess, daemon
 
@@ -38,23 +38,33 @@ class PairedConsole:
 
 
 async def pair(
-    join: str, keys: Keys, name: str = "desk-1", *, from_address: str = "127.0.0.1"
+    join: str,
+    keys: Keys,
+    name: str = "desk-1",
+    *,
+    from_address: str = "127.0.0.1",
+    certificate: bytes | None = None,
 ) -> PairedConsole:
     """Pair as a console does; raises ConnectionClosed: the daemon would not.
 
-    An address may try once a second: every one of 127.0.0.0/8 will do.
+    Args:
+        from_address: may try once a second: every one of 127.0.0.0/8 will do.
+        certificate: another (DER) than that of the keys.
     """
     found = parse_join(join)
     context = console_context(None, [])
     async with open_socket(found.port, context, PATH, from_address=from_address) as socket:
-        certificate = peer_certificate(socket.transport.get_extra_info("ssl_object"))
-        assert certificate is not None
-        assert key_id(certificate) == found.device_id
+        device = peer_certificate(socket.transport.get_extra_info("ssl_object"))
+        assert device is not None
+        assert key_id(device) == found.device_id
         question = Pair(
-            secret=found.secret, name=name, certificate=keys.certificate_path.read_text()
+            secret=found.secret,
+            name=name,
+            certificate=der_to_pem(certificate or keys.certificate),
+            proof=prove(keys, to_be_signed(found.device_id, found.secret)),
         )
         await socket.send(msgspec.json.encode(question).decode())
-        return PairedConsole(keys, certificate, decode_paired(await socket.recv()))
+        return PairedConsole(keys, device, decode_paired(await socket.recv()))
 
 
 def open_socket(

@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pi_daemon.trust.keys import Keys, der_to_pem, open_keys
+from pi_daemon.trust.keys import Keys, der_to_pem, key_id, open_keys
 from pi_daemon.trust.tls import device_context
+from tests.support.certificates import PrivateKey, pem_of, self_signed
 
 
 @dataclass
@@ -47,17 +48,21 @@ async def stranger(
     tls: bool = True,
     newest: bool = True,
     shows: Callable[[Keys], bytes] = lambda keys: keys.certificate,
+    key: PrivateKey | None = None,
 ) -> AsyncIterator[Stranger]:
     """One that listens at a port, with a key of its own unless it speaks no TLS.
 
     Args:
         newest: otherwise it speaks TLS 1.2 at most.
         shows: the certificate (DER) that it shows.
+        key: of any kind, in the place of one of its own.
     """
     found = Stranger()
     context = None
     if tls:
         found.keys = open_keys(folder / "stranger")
+        if key is not None:
+            found.keys = _keys_of(key, folder)
         context = device_context(found.keys, [])
         shown = folder / "shown.pem"
         shown.write_text(der_to_pem(shows(found.keys)))
@@ -71,6 +76,14 @@ async def stranger(
         yield found
     finally:
         server.close()
+
+
+def _keys_of(key: PrivateKey, folder: Path) -> Keys:
+    certificate = self_signed(key)
+    keys = Keys(key_id(certificate), folder / "other key", folder / "other.pem", certificate)
+    keys.key_path.write_bytes(pem_of(key))
+    keys.certificate_path.write_text(der_to_pem(certificate))
+    return keys
 
 
 def of_version_8(keys: Keys) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -23,18 +24,20 @@ from zeroconf import (
 )
 from zeroconf.asyncio import AsyncZeroconf
 
+from fedconsole.cli.main import carry_out
 from fedconsole.fleet import mdns
 from fedconsole.fleet.finding import find
-from fedconsole.fleet.inventory import MAX_DEVICES, Hindrance, Inventory
+from fedconsole.fleet.inventory import MAX_DEVICES, Hindrance, Inventory, Presence
 from fedconsole.fleet.viewer import greet
 from fedconsole.fleet.watching import Watcher
 from fedconsole.trust import pairing
 from pi_daemon.discovery import SERVICE
 from pi_daemon.protocol.text import clean
 from pi_daemon.trust.join import parse_join
+from tests.support.console import paired, presence_of, record_of, until, watched
 from tests.support.daemons import daemon
 from tests.support.places import redirect
-from tests.support.strangers import stranger
+from tests.support.strangers import of_version_8, stranger
 
 NUM_FAKES = 5_000
 NUM_REMEMBERED = 1_000
@@ -59,16 +62,16 @@ async def multicast() -> None:
 
 
 @asynccontextmanager
-async def announced(device_id: str, address: str) -> AsyncIterator[None]:
+async def announced(device_id: str, address: str, name: str = "alice") -> AsyncIterator[None]:
     """Somebody says that a device is there."""
     host, port = address.split(":")
     info = ServiceInfo(
         SERVICE,
-        f"alice-{port}.{SERVICE}",
+        f"{name}-{port}.{SERVICE}",
         port=int(port),
         addresses=[socket.inet_aton(host)],
-        server=f"forged-{port}.local.",
-        properties={"v": "1", "id": device_id[:16], "pair": "1", "nm": "alice"},
+        server=f"forged-{name}-{port}.local.",
+        properties={"v": "1", "id": device_id[:16], "pair": "1", "nm": name},
     )
     zeroconf = AsyncZeroconf(interfaces=["127.0.0.1"])
     try:
@@ -181,3 +184,35 @@ async def test_a_known_device_that_is_announced_elsewhere_is_found_where_it_is(
         assert greeting.hello is not None
         assert (greeting.hello.id, greeting.device.address) == (alice.id, alice.addresses[0])
         assert bytes(attacker.heard) == b""
+
+
+async def test_a_certificate_that_cannot_be_read_spoils_the_row_alone_of_who_is_announced_with_it(
+    multicast: None,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FEDCONSOLE_SEARCH_SECONDS", str(LISTEN_S))
+    async with (
+        paired(place) as (_, alice),
+        stranger(place, shows=of_version_8) as bad,
+        stranger(place, shows=of_version_8) as worse,
+    ):
+        async with paired(place, name="bob") as (_, bob):
+            pass
+        async with (
+            announced(bob.id, bad.address, "bob"),
+            announced("C" * 16, worse.address, "carol"),
+        ):
+            assert await asyncio.to_thread(carry_out, ["devices", "-o", "json"]) == 0
+            rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+            inventory = Inventory()
+            async with watched(inventory, search_s=LISTEN_S):
+                await until(lambda: presence_of(inventory, "alice") is Presence.ONLINE)
+                await until(lambda: "cannot be read" in record_of(inventory, "bob").reason)
+                await until(lambda: record_of(inventory, "carol").reason != "")
+        assert bytes(bad.heard) == bytes(worse.heard) == b""
+    assert (rows["alice"]["state"], rows["alice"]["id"]) == ("idle", alice.id)
+    assert (rows["bob"]["state"], rows["carol"]["state"]) == ("offline", "offline")
+    assert rows["bob"]["reason"]
+    assert rows["carol"]["reason"]

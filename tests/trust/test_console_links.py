@@ -4,87 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 from msgspec.structs import replace
 
 from fedconsole import paths
 from fedconsole.cli.main import carry_out
-from fedconsole.dialling import console_hello, dial, exchange_hellos, in_words
+from fedconsole.dialling import console_hello, dial, exchange_hellos
 from fedconsole.errors import DamagedDeviceError, IdentityChangedError, NotPairedError
 from fedconsole.fleet.device import Device, Source
-from fedconsole.fleet.inventory import DeviceRecord, Hindrance, Inventory, Presence, presence
+from fedconsole.fleet.inventory import Hindrance, Inventory, Presence
 from fedconsole.fleet.viewer import greet
-from fedconsole.fleet.watching import Watcher
+from fedconsole.link_failures import in_words
 from fedconsole.trust import known_devices, pairing
 from fedconsole.trust.known_devices import KnownDevice
 from fedconsole.trust.own_keys import own_keys
 from pi_daemon.protocol.messages import Role
 from pi_daemon.trust.join import parse_join
-from tests.support.daemons import DaemonProcess, daemon, owner_command
+from tests.support.console import (
+    LOOPBACK,
+    answered_by,
+    end,
+    listener_beyond_loopback,
+    on_this_port,
+    paired,
+    presence_of,
+    record_named,
+    record_of,
+    run_on,
+    until,
+    watched,
+    why_not,
+)
+from tests.support.daemons import daemon, owner_command
 from tests.support.places import redirect
 from tests.support.strangers import of_version_8, shy_stranger, stranger
 
-WAIT_S = 60.0
 pytestmark = pytest.mark.timeout(400)
-LOOPBACK = ("--host", "127.0.0.1")
-HOW_TO_PAIR = (
-    "run pi-daemon pair there, then fedconsole pair 'fp1:...' here, with the line that it prints"
-)
-NO_TLS = (
-    "what answers there does not speak TLS 1.3, and nothing was told to it; if it is your device, "
-    "start pi-daemon --pair on it and pair with it, else look at the address"
-)
 
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return redirect(tmp_path, monkeypatch)
-
-
-@asynccontextmanager
-async def paired(
-    place: Path, *options: str, name: str = "alice"
-) -> AsyncIterator[tuple[DaemonProcess, KnownDevice]]:
-    """A daemon that this console is paired with."""
-    async with daemon(place, *LOOPBACK, "--pair", *options, name=name) as running:
-        yield running, await pairing.pair(parse_join(running.join))
-
-
-async def why_not(
-    address: str, device_id: str | None = None, role: Role = Role.VIEWER
-) -> Exception:
-    """What keeps this console from a link."""
-    try:
-        async with dial(address, device_id) as link:
-            await exchange_hellos(link, console_hello(role))
-    except Exception as error:
-        return error
-    raise AssertionError(f"{address} was reached")
-
-
-async def answered_by(address: str, device_id: str | None = None) -> str:
-    async with dial(address, device_id) as link:
-        hello = await exchange_hellos(link, console_hello(Role.VIEWER))
-        assert link.device_id == hello.id
-        return hello.id
-
-
-def on_this_port(running: DaemonProcess) -> tuple[str, ...]:
-    """Options of a daemon that takes another's place, which is the last option that counts."""
-    return *LOOPBACK, "--port", str(running.port)
-
-
-async def end(running: DaemonProcess) -> None:
-    running.process.terminate()
-    await running.process.wait()
 
 
 # Who may answer
@@ -98,7 +60,7 @@ async def test_a_paired_device_proves_its_key_with_and_without_being_named(place
 
 
 async def test_a_device_that_is_not_paired_is_refused_before_any_connection() -> None:
-    with _listener_beyond_loopback() as (listening, address):
+    with listener_beyond_loopback() as (listening, address):
         error = await why_not(address)
         assert isinstance(error, NotPairedError)
         assert "is not paired with this console: run pi-daemon pair there, then" in str(error)
@@ -107,7 +69,7 @@ async def test_a_device_that_is_not_paired_is_refused_before_any_connection() ->
 
 
 async def test_a_device_that_is_not_paired_is_refused_though_another_is(place: Path) -> None:
-    with _listener_beyond_loopback() as (listening, address):
+    with listener_beyond_loopback() as (listening, address):
         async with paired(place):
             assert isinstance(await why_not(address, "Z" * 52), NotPairedError)
             with pytest.raises(BlockingIOError):
@@ -436,163 +398,3 @@ async def test_damaged_files_are_named_and_keep_no_other_device_from_being_used(
             )
             unreadable.unlink()
             await until(lambda: Hindrance.DAMAGED_DEVICE not in inventory.hindrances)
-
-
-async def test_no_plain_link_is_made_where_a_device_with_a_damaged_file_could_have_been(
-    place: Path,
-) -> None:
-    async with paired(place) as (running, alice):
-        await end(running)
-        (paths.known_devices_dir() / f"{alice.id}.json").write_text("{")
-        # Nobody's daemon, as far as this user's folder of daemons tells.
-        async with stranger(place, port=running.port, tls=False) as plain:
-            assert isinstance(await why_not(alice.addresses[0]), DamagedDeviceError)
-            assert bytes(plain.heard) == b""
-
-
-# What else may be there
-
-
-async def test_a_plain_port_where_tls_is_expected_is_said_to_be_one(place: Path) -> None:
-    async with paired(place) as (running, alice):
-        await end(running)
-        async with daemon(place, "--port", str(running.port), name="bob"):
-            words = in_words(await why_not(alice.addresses[0]))
-    assert words == NO_TLS
-
-
-async def test_tls_where_none_is_expected_is_said_to_be_there(place: Path) -> None:
-    async with daemon(place, *LOOPBACK, "--pair") as running:
-        words = in_words(await why_not(f"127.0.0.1:{running.port}"))
-    assert words == f"no pi-daemon without TLS answers there; if it is initialised, {HOW_TO_PAIR}"
-
-
-async def test_no_other_spelling_of_its_address_reaches_a_paired_device_without_its_key(
-    place: Path,
-) -> None:
-    """Else whoever has its port on this machine would get a run that was meant for it."""
-    async with paired(place) as (running, alice):
-        address = f"localhost:{running.port}"
-        assert await answered_by(address) == alice.id
-        await end(running)
-        async with daemon(place, "--port", str(running.port), name="bob"):
-            assert in_words(await why_not(address)) == NO_TLS
-        async with stranger(place, port=running.port) as impostor:
-            assert isinstance(await why_not(address), IdentityChangedError)
-            assert bytes(impostor.heard) == b""
-
-
-async def test_an_older_tls_is_refused(place: Path) -> None:
-    async with paired(place) as (running, alice):
-        await end(running)
-        async with stranger(place, port=running.port, newest=False) as old:
-            words = in_words(await why_not(alice.addresses[0]))
-            assert bytes(old.heard) == b""
-    assert words == NO_TLS
-
-
-async def test_at_an_address_that_no_paired_device_had_it_is_said_who_is_there_and_what_to_do(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with _listener_beyond_loopback() as (_, address):
-        host = address.rpartition(":")[0]
-    async with (
-        paired(place),
-        stranger(place, host=host) as unpaired,
-        await asyncio.start_server(_say_http, host, 0) as plain,
-    ):
-        assert unpaired.keys is not None
-        with socket.create_server((host, 0)) as nobody:
-            closed = f"{host}:{nobody.getsockname()[1]}"
-        there = f"{host}:{unpaired.port}"
-        not_paired = (
-            f"the device at {there} has a key that is not paired with this console "
-            f"({unpaired.keys.id}), and nothing was told to it; if it is yours, {HOW_TO_PAIR}"
-        )
-        refused = "connection refused; is pi-daemon running there?"
-        speaks_plainly = f"{host}:{plain.sockets[0].getsockname()[1]}"
-        answers = {
-            there: (4, not_paired),
-            speaks_plainly: (3, f"{speaks_plainly} does not answer: {NO_TLS}"),
-            closed: (3, f"{closed} does not answer: {refused}"),
-        }
-        capsys.readouterr()
-        for where, (expected, sentence) in answers.items():
-            assert await asyncio.to_thread(carry_out, ["devices", "show", where]) == expected
-            assert capsys.readouterr().err == f"fedconsole: {sentence}\n"
-        exit_code, said = await run_on(there)
-        assert (exit_code, not_paired in said) == (4, True)
-        exit_code, said = await run_on(speaks_plainly, "--worker", closed, "--quorum-timeout", "6")
-        assert exit_code == 5
-        assert f"{speaks_plainly} ({NO_TLS})" in said
-        assert f"{closed} ({refused})" in said
-        assert bytes(unpaired.heard) == b""
-
-
-async def _say_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.read(1)
-    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-    writer.close()
-
-
-# What the tests ask
-
-
-async def run_on(address: str, *options: str) -> tuple[int | None, str]:
-    """The exit code of `fedconsole run --headless` with this worker, and what it says."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "fedconsole.cli.entry", "run", "--headless"),
-        *("--worker", address, "--rounds", "1", "--timeout", "300", *options),
-        stdin=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, said = await process.communicate()
-    return process.returncode, said.decode()
-
-
-@asynccontextmanager
-async def watched(inventory: Inventory, *hints: Device) -> AsyncIterator[None]:
-    watcher = Watcher(inventory, hints, 0, time.monotonic)
-    task = asyncio.get_running_loop().create_task(watcher.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def record_named(inventory: Inventory, name: str) -> DeviceRecord | None:
-    return next((r for r in inventory.records.values() if r.name == name), None)
-
-
-def record_of(inventory: Inventory, name: str) -> DeviceRecord:
-    record = record_named(inventory, name)
-    assert record is not None
-    return record
-
-
-def presence_of(inventory: Inventory, name: str) -> Presence | None:
-    record = record_named(inventory, name)
-    return presence(record, time.monotonic()) if record else None
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not holds():  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-
-
-@contextmanager
-def _listener_beyond_loopback() -> Iterator[tuple[socket.socket, str]]:
-    addresses = [
-        entry.address
-        for entries in psutil.net_if_addrs().values()
-        for entry in entries
-        if entry.family is socket.AF_INET and not entry.address.startswith("127.")
-    ]
-    if not addresses:
-        pytest.skip("this machine has no address beyond loopback")
-    with socket.create_server((addresses[0], 0)) as listening:
-        listening.setblocking(False)
-        host, port = listening.getsockname()
-        yield listening, f"{host}:{port}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import json
 import subprocess
 import sys
@@ -11,15 +10,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedconsole import paths
 from fedconsole.cli.main import carry_out
 from fedconsole.trust.own_keys import own_keys
 from pi_daemon.trust.join import JoinString, new_secret, parse_join
 from pi_daemon.trust.keys import Keys, in_groups
+from tests.support.certificates import OTHER_KINDS, load_key, self_signed
 from tests.support.daemons import DaemonProcess, daemon, owner_command
 from tests.support.places import redirect
 from tests.support.strangers import of_version_8, stranger
@@ -195,12 +192,35 @@ async def test_a_certificate_that_cannot_be_read_is_another_devices(
 
 
 def _named_pantry(keys: Keys) -> bytes:
-    key = serialization.load_pem_private_key(keys.key_path.read_bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pantry")])
-    begin = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, begin, begin)
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    return self_signed(load_key(keys.key_path), name="pantry")
+
+
+@pytest.mark.parametrize("kind", sorted(OTHER_KINDS.keys() - {"secp256k1"}))
+async def test_a_device_with_a_key_of_another_kind_is_not_paired(
+    capsys: Capture, place: Path, kind: str
+) -> None:
+    key = OTHER_KINDS[kind]()
+    async with stranger(place, key=key) as pantry:
+        assert pantry.keys is not None
+        join = JoinString("127.0.0.1", pantry.port, pantry.keys.id, new_secret())
+        exit_code, _, err = await answer(capsys, "pair", str(join))
+        assert bytes(pantry.heard) == b""
+    assert exit_code == 4
+    shown = "a certificate whose key is of another kind than P-256"
+    assert f"it shows {shown}. Nothing was sent to it" in err
+    assert kept() == ""
+
+
+async def test_a_key_that_tls_does_not_know_is_not_paired(capsys: Capture, place: Path) -> None:
+    key = OTHER_KINDS["secp256k1"]()
+    async with stranger(place, key=key) as pantry:
+        assert pantry.keys is not None
+        join = JoinString("127.0.0.1", pantry.port, pantry.keys.id, new_secret())
+        exit_code, _, err = await answer(capsys, "pair", str(join))
+        assert bytes(pantry.heard) == b""
+    assert exit_code == 4
+    assert f"{pantry.address}: the other side hung up" in err
+    assert kept() == ""
 
 
 async def test_a_device_whose_certificate_is_not_named_after_its_key_is_not_paired(

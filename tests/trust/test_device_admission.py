@@ -15,11 +15,17 @@ from msgspec.structs import replace
 from websockets.exceptions import ConnectionClosed
 
 from pi_daemon.protocol.codec import encode
-from pi_daemon.protocol.limits import CLOSE_NOT_ADMITTED, CLOSE_NOT_PAIRED, CLOSE_TOO_MANY_LINKS
+from pi_daemon.protocol.limits import (
+    CLOSE_NOT_ADMITTED,
+    CLOSE_NOT_PAIRED,
+    CLOSE_PROTOCOL_ERROR,
+    CLOSE_TOO_MANY_LINKS,
+)
 from pi_daemon.protocol.messages import Hello, Ok, RefusalCode, Refused, Role
 from pi_daemon.protocol.pairing import PATH, ConsoleRole
 from pi_daemon.trust.keys import Keys, open_keys
 from pi_daemon.trust.tls import console_context
+from tests.support.certificates import OTHER_KINDS, self_signed
 from tests.support.daemons import DaemonProcess, daemon, owner_command
 from tests.support.links import console_hello, open_link
 from tests.support.pairing import PairedConsole, closing, open_socket, pair, paired_daemon
@@ -50,8 +56,12 @@ async def invitation(running: DaemonProcess, *options: str) -> str:
 
 
 def code_of(error: pytest.ExceptionInfo[ConnectionClosed]) -> int:
+    return told_by(error)[0]
+
+
+def told_by(error: pytest.ExceptionInfo[ConnectionClosed]) -> tuple[int, str]:
     assert error.value.rcvd is not None
-    return error.value.rcvd.code
+    return error.value.rcvd.code, error.value.rcvd.reason
 
 
 # Certificates
@@ -205,7 +215,7 @@ async def test_what_is_no_question_or_no_certificate_is_refused(
     running: DaemonProcess, desk: PairedConsole
 ) -> None:
     secret = (await invitation(running)).rpartition(":")[2]
-    whole = '{"type":"pair","secret":"%s","name":"x","certificate":"%s"}'
+    whole = '{"type":"pair","secret":"%s","name":"x","certificate":"%s","proof":"AA=="}'
     context = console_context(None, [desk.device])
     for frame in (b"\xff", "{", '{"type":"pair"}', "x" * 100_000, whole % (secret, "none")):
         async with open_socket(
@@ -215,6 +225,37 @@ async def test_what_is_no_question_or_no_certificate_is_refused(
             with pytest.raises(ConnectionClosed) as closed:
                 await connection.recv()
         assert code_of(closed) == 4400
+
+
+async def test_a_console_that_does_not_hold_the_key_of_a_certificate_cannot_pair_it(
+    running: DaemonProcess, desk: PairedConsole, stranger: Keys
+) -> None:
+    """Who has the secret could else make a viewer of an operator, or an operator of a viewer."""
+    join = await invitation(running, "--viewer")
+    with pytest.raises(ConnectionClosed) as closed:
+        await pair(join, stranger, from_address=next(addresses), certificate=desk.keys.certificate)
+    assert told_by(closed) == (
+        CLOSE_PROTOCOL_ERROR,
+        "a certificate without a proof of its key",
+    )
+    async with open_link(running.port, fence=next(fences), paired=desk) as link:
+        assert isinstance(await link.take_lease(take_over=True, trains=False), Ok)
+    await pair(join, stranger, from_address=next(addresses))
+    await running.revoke(stranger.id)
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+async def test_a_console_with_a_key_of_another_kind_is_not_paired(
+    running: DaemonProcess, stranger: Keys, kind: str
+) -> None:
+    join = await invitation(running)
+    foreign = self_signed(OTHER_KINDS[kind]())
+    with pytest.raises(ConnectionClosed) as closed:
+        await pair(join, stranger, from_address=next(addresses), certificate=foreign)
+    assert told_by(closed) == (
+        CLOSE_PROTOCOL_ERROR,
+        "a certificate whose key is of another kind than P-256",
+    )
 
 
 @pytest.mark.timeout(300)

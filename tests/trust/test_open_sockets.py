@@ -2,21 +2,14 @@
 
 Each line below is a command that is really carried out, while the sockets of every process of the test are
 looked at. One process takes several options where they do not exclude each other; together the lines have
-every option of every command, or a test fails.
+every option of every command, and every setting of the environment, or a test fails.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import re
-import socket
 import ssl
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -24,22 +17,31 @@ import typer
 from websockets.exceptions import InvalidHandshake
 
 from fedconsole.cli.main import app as fedconsole_app
-from fedconsole.history import run_ids
+from fedconsole.config import KEYS
 from pi_daemon.cli.main import app as daemon_app
 from pi_daemon.trust.keys import open_keys
 from pi_daemon.trust.tls import console_context
 from tests.support.daemons import daemon
+from tests.support.open_sockets import (
+    FEDCONSOLE,
+    LOOK_S,
+    PI_DAEMON,
+    all_of,
+    carry_out,
+    carry_out_all,
+    commands_of,
+    looked,
+    looking,
+    options_in,
+    processes_in,
+    sockets_of,
+)
 from tests.support.pairing import closing, open_socket, pair, paired_daemon
 from tests.support.places import redirect
 from tests.support.terminal import terminal
 
 MDNS_PORT = 5353
 """Who announces or searches opens it on all addresses; nobody else may."""
-LOOK_S = 0.1
-FEDCONSOLE, PI_DAEMON = "fedconsole.cli.entry", "pi_daemon.cli.main"
-
-Listening = set[tuple[str, str, int]]
-"""Program, address and port of each socket that listens beyond this machine."""
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +149,20 @@ ON_A_TERMINAL = {
     "--no-mouse --lang ko": "장치",
     "--screen-reader": "1",
 }
+SETTINGS = {
+    "run --headless": "task=digits virtual=2 rounds=1 federate_after_n_batches=1 batch_size=8 "
+    "test_batch_size=100 lr=0.1 optimizer=sgd momentum=0.5 nesterov=true weight_decay=0.01 "
+    "holdout=0.1 weighting=uniform cohort_size=2 min_updates=1 seed=2 round_timeout=60 "
+    "on_quorum_loss=fail quorum_timeout=60 eval_every=1 save_model=m.safetensors cuda=false "
+    "plain=true timeout=300 search_seconds=0",
+    "run": "virtual=1 epochs=1 local_epochs=1 epoch_end=all stop_at=accuracy=0.01 "
+    "init_from=m.safetensors",
+    "3: run --dry-run": "task=mnist data_dir=. virtual=1 rounds=1",
+    "5: run": "workers=127.0.0.1:1 rounds=1 quorum_timeout=1",
+}
+"""Of the environment, there in capitals and after FEDCONSOLE_, for each of some lines."""
+SETTINGS_OF_THE_SCREEN = "lang=en theme=fed-light glyphs=ascii mouse=false bell=false"
+OTHER_VARIABLES = ("NO_COLOR=1", "FORCE_COLOR=1", "CLICOLOR=0", "TERM=dumb", "CI=1", "VISUAL=true")
 SEARCHING = """\
 discover --seconds 0.5
 doctor --output json
@@ -173,35 +189,15 @@ def test_every_option_of_the_console_is_tried() -> None:
     assert tried == all_of(fedconsole_app)
 
 
-def all_of(app: typer.Typer) -> set[str]:
-    """Each command, and each option with its command: `runs show`, `runs show --output`."""
-
-    def walk(command: Any, path: str) -> Iterator[str]:
-        inner = getattr(command, "commands", {})
-        if path and not inner:
-            yield path.strip()
-        for option in command.params:
-            for name in (option.opts[0], *option.secondary_opts):
-                if name.startswith("--"):
-                    yield f"{path} {name}".strip()
-        for name, each in inner.items():
-            yield from walk(each, f"{path} {name}")
-
-    return set(walk(typer.main.get_command(app), ""))
+def test_every_setting_of_the_environment_is_tried() -> None:
+    lines = (*SETTINGS.values(), SETTINGS_OF_THE_SCREEN)
+    tried = {name for line in lines for name in environment(line)}
+    assert tried == {f"FEDCONSOLE_{key.upper()}" for key in KEYS}
 
 
-def options_in(app: typer.Typer, line: str) -> set[str]:
-    """What of `all_of` a line has."""
-    command: Any = typer.main.get_command(app)
-    path, found = "", set()
-    for word in line.partition(" until ")[0].split():
-        if word.startswith("--"):
-            found.add(f"{path} {word}".strip())
-        elif word in getattr(command, "commands", {}):
-            command, path = command.commands[word], f"{path} {word}"
-            if not hasattr(command, "commands"):
-                found.add(path.strip())
-    return found
+def environment(settings: str) -> dict[str, str]:
+    pairs = (pair.partition("=") for pair in settings.split())
+    return {f"FEDCONSOLE_{key.upper()}": value for key, _, value in pairs}
 
 
 # The device
@@ -258,6 +254,17 @@ async def test_the_owners_commands_listen_on_nothing_public(place: Path) -> None
 # The console
 
 
+@pytest.mark.parametrize(("module", "app"), [(PI_DAEMON, daemon_app), (FEDCONSOLE, fedconsole_app)])
+async def test_the_help_of_each_command_listens_on_nothing_public(
+    place: Path, module: str, app: typer.Typer
+) -> None:
+    lines = [f"{command} --help".strip() for command in commands_of(app)]
+    groups = [" & ".join(lines[i : i + 4]) for i in range(0, len(lines), 4)]
+    async with looking(place) as found:
+        await carry_out_all(module, "\n".join(groups))
+    assert found == set()
+
+
 async def test_what_needs_no_device_listens_on_nothing_public(place: Path) -> None:
     async with looking(place) as found:
         await carry_out_all(FEDCONSOLE, WITHOUT_A_DEVICE)
@@ -289,6 +296,24 @@ async def test_a_run_and_its_engine_listen_on_nothing_public(place: Path, what: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+async def test_no_setting_of_the_environment_opens_anything_public(place: Path) -> None:
+    async with looking(place) as found:
+        for line, settings in SETTINGS.items():
+            await carry_out(FEDCONSOLE, line, environment(settings))
+    assert found == set()
+
+
+async def test_no_other_variable_opens_anything_public(place: Path) -> None:
+    async with looking(place) as found:
+        for variable in OTHER_VARIABLES:
+            name, _, value = variable.partition("=")
+            for line in ("devices list", "config edit", "doctor"):
+                await carry_out(FEDCONSOLE, f"[01]: {line}", {name: value})
+    assert found == set()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("options", TAKEN_UP)
 async def test_a_run_that_is_taken_up_listens_on_nothing_public(place: Path, options: str) -> None:
     async with looking(place) as found:
@@ -312,6 +337,16 @@ async def test_the_full_screen_listens_on_nothing_public(place: Path, options: s
     assert found == set()
 
 
+async def test_the_full_screen_as_the_environment_wants_it_listens_on_nothing_public(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(SETTINGS_OF_THE_SCREEN).items():
+        monkeypatch.setenv(name, value)
+    async with looking(place) as found, terminal() as opened:
+        await opened.shows("fedconsole", "Fleet")
+    assert found == set()
+
+
 async def test_what_searches_opens_the_port_of_mdns_and_nothing_else(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,88 +357,3 @@ async def test_what_searches_opens_the_port_of_mdns_and_nothing_else(
             await opened.shows("fedconsole", "Fleet")
             await looked(place)
     assert {port for _, _, port in found} <= {MDNS_PORT}
-
-
-# Carrying out, and looking
-
-
-async def carry_out_all(module: str, lines: str, **put: str) -> None:
-    for line in lines.splitlines():
-        await asyncio.gather(*(carry_out(module, part, **put) for part in line.split(" & ")))
-
-
-async def carry_out(module: str, line: str, **put: str) -> None:
-    """One line, to its end; with what stands for the words in braces."""
-    found = re.fullmatch(r"(?:(\S+): )?(.*?)(?: until (.*))?", line)
-    assert found is not None
-    expected, words, wanted = found.groups(default="")
-    stored = " ".join(run_ids()[:2])
-    while True:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", module, *words.format(**put, RUNS=stored).split()),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            out, err = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-        code = str(process.returncode)
-        assert re.fullmatch(expected or "0", code), f"{line}: {code}, {err.decode()}"
-        if wanted in out.decode():
-            return
-
-
-@asynccontextmanager
-async def looking(place: Path) -> AsyncIterator[Listening]:
-    """What a test's processes listen on beyond this machine, from now on."""
-    found: Listening = set()
-
-    async def look() -> None:
-        while True:
-            found.update(await looked(place))
-            await asyncio.sleep(LOOK_S)
-
-    task = asyncio.get_running_loop().create_task(look())
-    try:
-        yield found
-        found.update(await looked(place))
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def looked(place: Path) -> Listening:
-    def look() -> Listening:
-        return {where for process in processes_in(place) for where in sockets_of(process.pid)}
-
-    return await asyncio.to_thread(look)
-
-
-def processes_in(place: Path) -> list[psutil.Process]:
-    """All that a test has started, engines and daemons too: they have its folders."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get("XDG_STATE_HOME") == str(place / "s"):
-                found.append(process)
-    return found
-
-
-def sockets_of(pid: int) -> Listening:
-    with suppress(psutil.Error):
-        process = psutil.Process(pid)
-        return {(process.name(), *where) for where in _listening(process)}
-    return set()
-
-
-def _listening(process: psutil.Process) -> Iterator[tuple[str, int]]:
-    for one in process.net_connections("inet"):
-        listens = one.status == psutil.CONN_LISTEN or (
-            one.type == socket.SOCK_DGRAM and not one.raddr and one.laddr
-        )
-        if listens and not ipaddress.ip_address(one.laddr.ip).is_loopback:
-            yield one.laddr.ip, one.laddr.port

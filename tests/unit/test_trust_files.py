@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import ssl
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pi_daemon.protocol.pairing import ConsoleRole
@@ -18,12 +15,16 @@ from pi_daemon.trust.keys import (
     CertificateError,
     IdentityError,
     Keys,
+    der_to_pem,
     in_groups,
     key_id,
     open_keys,
     pem_to_der,
+    prove,
+    require_proof,
 )
 from pi_daemon.trust.tls import console_context, device_context, peer_certificate
+from tests.support.certificates import OTHER_KINDS, load_key, pem_of, self_signed
 
 NOW = "2026-01-01T00:00:00Z"
 DEVICE = "A" * 52
@@ -86,17 +87,41 @@ def test_what_is_no_certificate_is_refused(pem: str) -> None:
 
 
 def test_a_certificate_under_anothers_name_is_refused(desk: Keys) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, desk.id)])
-    begin = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1)
-        .not_valid_before(begin)
-        .not_valid_after(begin + datetime.timedelta(days=100_000))
-        .sign(key, hashes.SHA256())
-    )
-    with pytest.raises(ValueError, match="not named after its key"):
-        pem_to_der(certificate.public_bytes(serialization.Encoding.PEM).decode())
+    certificate = self_signed(ec.generate_private_key(ec.SECP256R1()), name=desk.id)
+    with pytest.raises(CertificateError, match="not named after its key"):
+        pem_to_der(der_to_pem(certificate))
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_only_keys_of_one_kind_count_in_certificates_and_in_files(device: Keys, kind: str) -> None:
+    key = OTHER_KINDS[kind]()
+    with pytest.raises(CertificateError, match="whose key is of another kind than P-256"):
+        pem_to_der(der_to_pem(self_signed(key)))
+    device.key_path.write_bytes(pem_of(key))
+    with pytest.raises(IdentityError, match="holds a key of another kind than P-256"):
+        open_keys(device.key_path.parent)
+
+
+def test_a_certificate_that_may_issue_others_is_refused(desk: Keys) -> None:
+    key = load_key(desk.key_path)
+    assert pem_to_der(der_to_pem(self_signed(key))) != desk.certificate
+    with pytest.raises(CertificateError, match="that may issue others"):
+        pem_to_der(der_to_pem(self_signed(key, may_issue=True)))
+
+
+def test_a_key_is_proved_by_its_own_signature_of_the_same_text_alone(
+    device: Keys, desk: Keys
+) -> None:
+    proof = prove(desk, b"this")
+    require_proof(desk.certificate, b"this", proof)
+    for keys, text, tried in (
+        (device, b"this", proof),
+        (desk, b"that", proof),
+        (desk, b"this", b""),
+        (desk, b"this", proof[:-1]),
+    ):
+        with pytest.raises(CertificateError, match="without a proof of its key"):
+            require_proof(keys.certificate, text, tried)
 
 
 def test_an_admitted_console_is_there_at_the_next_start(tmp_path: Path, desk: Keys) -> None:

@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from pi_daemon.learning.batch_limit import BatchLimit
 from pi_daemon.learning.files import read_model, write_update
 from pi_daemon.learning.graph import TORCH_DTYPES
 from pi_daemon.learning.trial import Refusal, start_trials
@@ -32,7 +33,7 @@ def spec(tmp_path: Path) -> WorkerSpec:
 
 
 def workshop(max_memory_bytes: int = sys.maxsize) -> Workshop:
-    return Workshop(TRIALS, torch.device("cpu"), max_memory_bytes)
+    return Workshop(TRIALS, torch.device("cpu"), max_memory_bytes, BatchLimit(600.0))
 
 
 def change(spec: WorkerSpec, **changes: Any) -> WorkerSpec:

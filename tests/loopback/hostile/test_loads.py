@@ -41,11 +41,11 @@ TRIAL_S = 20.0
 
 @pytest.mark.slow
 async def test_a_batch_that_never_ends_is_ended(tmp_path: Path, data: Path) -> None:
-    options = ("--dataset", f"digits={data}", "--max-batch-seconds", "20")
+    options = ("--dataset", f"digits={data}", "--max-batch-seconds", "1")
     async with daemon(tmp_path, *options) as bob, open_link(bob.port) as link:
         assert isinstance(await link.take_lease(), Ok)
         answer = await prepare(link, endless())
-        reason = "the trainer took more than 20 s for one batch"
+        reason = "the trainer took more than 1 s for one batch"
         await assert_refused(bob, link, answer, RefusalCode.TRAINER_FAILED, reason)
         assert isinstance(await prepare(link, hostile_model(*HONEST)), Prepared)
 
@@ -68,7 +68,10 @@ async def test_a_batch_that_never_ends_does_not_outlast_its_lease(
             assert isinstance(await prepare(link, good), Prepared)
 
 
-@pytest.mark.parametrize("ending", ["the lease is released", "the daemon is killed"])
+@pytest.mark.parametrize(
+    "ending",
+    ["the lease is released", "the daemon is killed", "the process that tries graphs is killed"],
+)
 async def test_a_trial_ends_with_its_trainer(tmp_path: Path, data: Path, ending: str) -> None:
     model = slow_on_trial()
     async with (
@@ -85,19 +88,34 @@ async def test_a_trial_ends_with_its_trainer(tmp_path: Path, data: Path, ending:
         async with asyncio.timeout(TRIAL_S):
             while not (trying := await asyncio.to_thread(serving.children)):
                 pass
-        if ending == "the daemon is killed":
-            bob.process.kill()
-        else:
-            release = ReleaseLease(
-                cmd_id=villain.new_cmd_id(), run=villain.run, fence=villain.fence
-            )
-            assert await villain.ask(release) == Ok(release.cmd_id)
+        match ending:
+            case "the daemon is killed":
+                bob.process.kill()
+            case "the process that tries graphs is killed":
+                serving.kill()
+            case _:
+                release = ReleaseLease(
+                    cmd_id=villain.new_cmd_id(), run=villain.run, fence=villain.fence
+                )
+                assert await villain.ask(release) == Ok(release.cmd_id)
         _, alive = await asyncio.to_thread(psutil.wait_procs, [serving, *trying], TRIAL_S)
         try:
             assert alive == []
         finally:
             for process in alive:
                 process.kill()
+
+
+async def test_a_device_whose_trials_have_ended_goes_on_with_another_trainer(
+    tmp_path: Path, data: Path
+) -> None:
+    """As when memory runs out and the system kills the process that tries graphs."""
+    async with daemon(tmp_path, "--dataset", f"digits={data}") as bob, open_link(bob.port) as link:
+        assert isinstance(await link.take_lease(), Ok)
+        assert isinstance(await prepare(link, hostile_model(*HONEST)), Prepared)
+        [serving] = trials(bob)
+        serving.kill()
+        assert isinstance(await prepare(link, hostile_model(*HONEST), batch_size=8), Prepared)
 
 
 async def flood_with_commands(villain: RawLink, count: int) -> None:

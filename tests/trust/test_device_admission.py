@@ -164,7 +164,10 @@ async def test_a_viewer_is_refused_every_command_there_is(
             await link.socket.send(command)
             answer = await link.answer_to(json.loads(command)["cmd_id"])
             assert isinstance(answer, Refused)
-            assert answer.code is RefusalCode.NOT_CONTROLLER
+            assert (answer.code, answer.reason) == (
+                RefusalCode.NOT_CONTROLLER,
+                "this link is a viewer: it only listens",
+            )
     await running.revoke(viewer.keys.id)
 
 

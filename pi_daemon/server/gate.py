@@ -45,7 +45,6 @@ from pi_daemon.trust import tls
 from pi_daemon.trust.consoles import FOLDER, Console, Consoles, TooManyConsolesError
 from pi_daemon.trust.join import JoinString, new_secret
 from pi_daemon.trust.keys import (
-    CertificateError,
     Keys,
     in_groups,
     key_id,
@@ -96,11 +95,7 @@ class Gate:
             raise TurnedAwayError(
                 CLOSE_NOT_PAIRED, "this device is for paired consoles: pair first"
             )
-        try:
-            console = self.consoles.get(key_id(certificate))
-        except CertificateError as error:
-            # A console can have signed anything with its key, which TLS goes on to trust.
-            raise TurnedAwayError(CLOSE_NOT_ADMITTED, str(error)) from error
+        console = self.consoles.get(key_id(certificate))
         if console is None:
             raise TurnedAwayError(CLOSE_NOT_ADMITTED, "this console was revoked: pair anew")
         return console

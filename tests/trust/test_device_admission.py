@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -21,7 +23,7 @@ from pi_daemon.protocol.limits import (
     CLOSE_PROTOCOL_ERROR,
     CLOSE_TOO_MANY_LINKS,
 )
-from pi_daemon.protocol.messages import Hello, Ok, RefusalCode, Refused, Role
+from pi_daemon.protocol.messages import FromConsole, Hello, Ok, RefusalCode, Refused, Role
 from pi_daemon.protocol.pairing import PATH, ConsoleRole
 from pi_daemon.trust.keys import Keys, open_keys
 from pi_daemon.trust.tls import console_context
@@ -143,6 +145,30 @@ async def test_a_viewer_looks_and_steers_nothing(running: DaemonProcess, tmp_pat
             CLOSE_NOT_ADMITTED,
             "this console may only look: pair it as operator to steer",
         )
+
+
+async def test_a_viewer_is_refused_every_command_there_is(
+    running: DaemonProcess, tmp_path: Path
+) -> None:
+    """As docs/protocol.md has them, one of each."""
+    document = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    frames = re.findall(r"^```json\n(.+)\n```$", document, flags=re.MULTILINE)
+    commands = [frame for frame in frames if '"fence":' in frame and '"cmd_id":' in frame]
+    kinds = {json.loads(frame)["type"] for frame in commands}
+    every = FromConsole.__args__  # type: ignore[attr-defined]
+    assert kinds == {kind.__struct_config__.tag for kind in every if kind is not Hello}
+    join = await invitation(running, "--viewer")
+    viewer = await pair(join, open_keys(tmp_path / "viewer 2"), from_address=next(addresses))
+    for command in commands:
+        async with open_link(running.port, hello=console_hello(Role.VIEWER), paired=viewer) as link:
+            await link.socket.send(command)
+            answer = await link.answer_to(json.loads(command)["cmd_id"])
+            assert isinstance(answer, Refused)
+            assert (answer.code, answer.reason) == (
+                RefusalCode.NOT_CONTROLLER,
+                "this link is a viewer: it only listens",
+            )
+    await running.revoke(viewer.keys.id)
 
 
 # Pairing

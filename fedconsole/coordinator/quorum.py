@@ -76,6 +76,12 @@ def preparing_now(state: RunState) -> tuple[str, ...]:
     )
 
 
+def may_come_back(state: RunState) -> bool:
+    """Whether one that is absent was there before, for this engine or for one that died."""
+    is_one_lost = any(not member.is_connected for member in state.members.values())
+    return is_one_lost or bool(state.expected or state.preparing) or state.is_regathering
+
+
 def prolong(turn: Turn) -> bool:
     """Wait once more where the time is up for workers that are connected already; whether there are any."""
     is_enough_to_begin = (

@@ -294,7 +294,9 @@ def settle(turn: Turn) -> None:
     match state.phase:
         case RunPhase.GATHERING:
             have_all_answered = state.num_connected + len(state.absent) >= state.plan.num_workers
-            is_over = have_all_answered and (state.have >= state.need or not _may_come_back(state))
+            is_over = have_all_answered and (
+                state.have >= state.need or not quorum.may_come_back(state)
+            )
             if is_over or quorum.is_in_vain(state):
                 begin_or_fail(turn)
         case RunPhase.TRAINING:
@@ -320,12 +322,6 @@ def settle(turn: Turn) -> None:
                 end_aborted(turn)
         case _:
             pass
-
-
-def _may_come_back(state: RunState) -> bool:
-    """Whether one that is absent was there before, for this engine or for one that died."""
-    is_one_lost = any(not member.is_connected for member in state.members.values())
-    return is_one_lost or bool(state.expected or state.preparing) or state.is_regathering
 
 
 def begin_or_fail(turn: Turn) -> None:

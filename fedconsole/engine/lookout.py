@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import random
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +21,8 @@ from fedconsole.trust import known_devices
 
 _FIRST_DELAY_S: Final = 0.5
 _LAST_DELAY_S: Final = 30.0
+_GRACE_S: Final = 5.0
+"""A device that starts, or starts again, at the same time as the run is not missed: it may take so long."""
 _PAUSE_S: Final = 2.0
 """Before each search: most links are back by then, and one that a device turns away is not stormed."""
 
@@ -145,3 +148,13 @@ def delays() -> Iterator[float]:
         # Randomness between 0 and the bound; nothing of the run depends on it.
         yield random.uniform(_FIRST_DELAY_S / 2, most)
         most = min(2 * most, _LAST_DELAY_S)
+
+
+def is_overdue(failure: Exception, since_s: float, dialled_s: float) -> bool:
+    """Whether a device that was not there at `since_s` has had its time to come.
+
+    One that is just starting refuses, and this process may hear of that late: what counts is when it
+    was dialled.
+    """
+    until_s = dialled_s if isinstance(failure, ConnectionRefusedError) else time.monotonic()
+    return until_s - since_s > _GRACE_S

@@ -19,7 +19,7 @@ from fedconsole.dialling import dial
 from fedconsole.engine.connection import CommandRefused, Connection, LinkClosed, Listener
 from fedconsole.engine.delivery import deliver_or_hang_up
 from fedconsole.engine.device_notes import DeviceNotes, Kind
-from fedconsole.engine.lookout import Lookout, Search, delays
+from fedconsole.engine.lookout import Lookout, Search, delays, is_overdue
 from fedconsole.engine.steering import steering_message
 from fedconsole.engine.store import Row
 from fedconsole.engine.worker import (
@@ -37,8 +37,6 @@ from pi_daemon.protocol.limits import RENEW_S
 from pi_daemon.protocol.text import clean
 
 _RELEASE_S: Final = 2.0
-_GRACE_S: Final = 5.0
-"""A device that starts, or starts again, at the same time as the run is not missed: it may take so long."""
 
 A = TypeVar("A", bound=m.Answer)
 
@@ -425,13 +423,3 @@ class WorkerLink:
                 connection, self._job, self._reports, self.worker_id, update, path, failure
             )
         )
-
-
-def is_overdue(failure: Exception, since_s: float, dialled_s: float) -> bool:
-    """Whether a device that was not there at `since_s` has had its time to come.
-
-    One that is just starting refuses, and this process may hear of that late: what counts is when it
-    was dialled.
-    """
-    until_s = dialled_s if isinstance(failure, ConnectionRefusedError) else time.monotonic()
-    return until_s - since_s > _GRACE_S

@@ -28,6 +28,7 @@ from fedconsole.coordinator.plan import Plan
 from fedconsole.dialling import console_hello
 from fedconsole.engine import session, work
 from fedconsole.engine.delivery import deliver
+from fedconsole.engine.going_back import go_back_to_whole_model, tell_lost_end
 from fedconsole.engine.lookout import Lookout
 from fedconsole.engine.session import Session
 from fedconsole.engine.store import Line, Row, RunStore
@@ -219,6 +220,8 @@ def carry(
     async def engine() -> tuple[ExitCode, list[bytes], list[Line]]:
         loop = asyncio.get_running_loop()
         store = RunStore(folder)
+        tell_lost_end(store)
+        go_back_to_whole_model(store)
         if recording is not None:
             store.on_change = lambda: recording.mark(committed(store))
         job = Job(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 
-from fedconsole.engine.worker_link import is_overdue
+from fedconsole.engine.lookout import is_overdue
 
 
 def test_a_device_that_refuses_has_its_time_to_come_however_late_that_is_heard() -> None:

@@ -40,7 +40,7 @@ from fedconsole.tui.screens.run_words import (
 from fedconsole.tui.theme import style
 from fedconsole.tui.widgets.curves import Curve
 from fedconsole.tui.widgets.fault import Fault
-from fedconsole.tui.widgets.filter_bar import FilterBar
+from fedconsole.tui.widgets.filter_bar import Filterable, FilterBar
 from fedconsole.tui.widgets.filtering import EVERYTHING
 from fedconsole.tui.widgets.line_log import LineLog
 from fedconsole.tui.widgets.line_table import LineTable
@@ -340,7 +340,7 @@ class RunPage(RunActions):
 
     # One filter bar, for what asked for it last
 
-    def open_filter(self, pane: Widget) -> None:
+    def open_filter(self, pane: Filterable) -> None:
         target = cast("LineTable | LineLog", pane)
         if target is not self._filtered and self._filtered is not None:
             self._filtered.set_filter(EVERYTHING)

@@ -113,6 +113,7 @@ class RunPage(RunActions):
         self._summary: RunSummary | None = None
         self.reading = Reading(desk, run)
         self._is_read = False
+        self._is_unreadable = False
         self._log: Iterator[LogRecord] = iter(())
         self._pane = "curves"
         self._shows_whole_plan = False
@@ -234,6 +235,7 @@ class RunPage(RunActions):
             self._show_lines()
 
     def _tell(self, error: FedconsoleError) -> None:
+        self._is_unreadable = True
         num = self.reading.num_lines
         hint = _("what stands before it is shown: {n} lines", n=f"{num:,}")
         if not num:
@@ -284,7 +286,7 @@ class RunPage(RunActions):
         if summary is None:
             if not self._is_read:
                 return text.append(_("reading…"))
-            return text.append(_("unreadable" if self.reading.num_lines else "not begun"))
+            return text.append(_("unreadable" if self._is_unreadable else "not begun"))
         text.append_text(state_text(self, summary.state.value))
         facts = [
             clean(summary.task, 40),

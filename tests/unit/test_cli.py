@@ -13,6 +13,7 @@ from websockets.asyncio.server import serve
 from fedconsole import history, paths
 from fedconsole.cli import doctor
 from fedconsole.cli.console import is_plain
+from fedconsole.cli.follow import crash
 from fedconsole.cli.main import carry_out
 from fedconsole.cli.output import Output, print_rows
 from fedconsole.cli.run import pick
@@ -390,3 +391,17 @@ def test_sentences_are_wanted_by_an_option_or_by_a_setting(
     assert [is_plain(None), is_plain(True)] == [False, True]
     monkeypatch.setenv("FEDCONSOLE_PLAIN", "true")
     assert is_plain(None)
+
+
+def test_a_run_that_never_began_is_named_with_its_reason(capsys: Capture) -> None:
+    write_journal("20261122-aaaa", [CREATED, END])
+    folder = history.folder_of("20261122-bbbb")
+    folder.mkdir()
+    (folder / "engine.log").write_text("Traceback\nMemoryError\n")
+    assert carry_out(["runs", "list", "-o", "name"]) == 0
+    out, err = capsys.readouterr()
+    why = f"it never began: MemoryError ({folder / 'engine.log'})"
+    assert (out, err) == ("20261122-aaaa\n", f"run 20261122-bbbb is left out: {why}\n")
+    assert carry_out(["runs", "show", "20261122-bbbb"]) == 8
+    assert "run 20261122-bbbb never began: MemoryError" in capsys.readouterr().err
+    assert str(crash("20261122-bbbb")).startswith("run 20261122-bbbb never began; its engine's log")

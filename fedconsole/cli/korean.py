@@ -50,9 +50,9 @@ HELP: Final = {
     "Every device that answers.": "응답하는 모든 장치.",
     "Simulate workers on this machine.": "이 컴퓨터에서 모의 워커를 돌립니다.",
     "Share kept by workers for tests.": "워커가 시험용으로 남겨 두는 비율.",
-    "Rounds to run, or": "실행할 라운드 수. 또는",
+    "Rounds to run, or": "실행할 라운드 수(또는 --epochs).",
     "passes over all data.": "전체 데이터를 도는 횟수(에폭).",
-    "Batches in a round, or": "라운드당 배치 수. 또는",
+    "Batches in a round, or": "라운드당 배치 수(또는 --local-epochs).",
     "passes over the shard.": "자기 데이터를 도는 횟수(로컬 에폭).",
     "When all workers are through, or the first.": (
         "에폭의 끝: 모든 워커가 끝냈을 때(all) 또는 하나가 끝냈을 때(first)."

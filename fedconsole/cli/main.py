@@ -191,11 +191,13 @@ def _language(arguments: list[str]) -> str:
         name, equals, value = word.partition("=")
         if name == "--lang":
             return value if equals else after
-    from fedconsole.config import load
+    if lang := os.environ.get("FEDCONSOLE_LANG"):
+        return lang
+    if any(path.is_file() for path in paths.config_files()):
+        from fedconsole.config import load
 
-    with suppress(FedconsoleError):
-        if lang := load({}).front_end().lang:
-            return lang
+        with suppress(FedconsoleError):
+            return load({}).front_end().lang or preferred()
     return preferred()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 from rich.style import Style
 from rich.text import Text
 from textual import events
-from textual.actions import SkipAction, parse
+from textual.actions import parse
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.dom import DOMNode
@@ -24,7 +24,7 @@ from fedconsole.tui.formats import clock, fit
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.lang import _
 from fedconsole.tui.theme import style
-from fedconsole.tui.widgets.filter_bar import Filterable, FilterBar
+from fedconsole.tui.widgets.filter_bar import FilteringScreen
 
 if TYPE_CHECKING:
     from fedconsole.tui.app import FedconsoleApp
@@ -270,17 +270,13 @@ class TooSmall(Widget):
         return Text(_("terminal too small (need {need})", need=need), justify="center")
 
 
-class ConsoleScreen(Screen[None]):
+class ConsoleScreen(FilteringScreen):
     """One of the console's screens."""
 
     NAME: ClassVar[str] = ""
     """Of its mode."""
     ABOUT: ClassVar[str] = ""
     """A paragraph for the help."""
-    BINDINGS: ClassVar = [
-        # At once, not when the pane has had its turn: what is typed next goes into the filter.
-        Binding("slash", "open_filter", show=False, priority=True)
-    ]
     HORIZONTAL_BREAKPOINTS = _BREAKPOINTS
     VERTICAL_BREAKPOINTS = _ROWS
     DEFAULT_CSS = """
@@ -301,20 +297,6 @@ class ConsoleScreen(Screen[None]):
     def body(self) -> ComposeResult:
         """What stands between the bars."""
         yield from ()
-
-    def open_filter(self, pane: Widget) -> None:
-        """Of a pane that can be filtered."""
-        self.query_one(FilterBar).open()
-
-    def action_open_filter(self) -> None:
-        pane = self.focused
-        # Elsewhere it is a letter, or no key at all.
-        if not isinstance(pane, Filterable) or not pane.check_action("want_filter", ()):
-            raise SkipAction
-        self.open_filter(pane)
-
-    def on_filterable_wanted(self, event: Filterable.Wanted) -> None:
-        self.open_filter(event.pane)
 
     def flush(self) -> None:
         """Draw what has changed; called ten times a second while this screen is shown."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from fedconsole.coordinator.facts import metric
 from fedconsole.coordinator.phases import RunPhase
-from fedconsole.sentences import seed_line, sentence
+from fedconsole.sentences import LINE_LIMIT, seed_line, sentence
 from fedconsole.tui.run_figures import RunFigures
 from fedconsole.tui.run_records import (
     MAX_POINTS,
@@ -137,11 +137,11 @@ class RunModel(RunFigures):
                 self._rest(has_ended=True)
                 self.alarm(sentence(line))
 
-    def crash(self, words: str) -> None:
+    def crash(self, words: str, at: datetime) -> None:
         """Its engine is gone without a last line, which who reads the lines knows."""
         self.has_crashed = True
         self._rest(has_ended=True)
-        self.alarm(words)
+        self.alarm(words, at=at)
 
     def _rest(self, *, has_ended: bool = False) -> None:
         """Nobody trains now: what was measured last is no longer so."""
@@ -294,9 +294,9 @@ class RunModel(RunFigures):
         self.quorum_then = ""
         self.preparing = ()
 
-    def alarm(self, text: str, worker: str = "") -> None:
-        """What was just told is something that the operator should see."""
-        self.alarms.append(AlarmRecord(self._told_at, text, worker))
+    def alarm(self, text: str, worker: str = "", at: datetime | None = None) -> None:
+        """Something that the operator should see; `at`: by the wall clock; None: with the last line."""
+        self.alarms.append(AlarmRecord(at or self._told_at, clean(text, LINE_LIMIT), worker))
         del self.alarms[:-_MAX_ALARMS]
         self.num_alarms += 1
 

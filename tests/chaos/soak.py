@@ -146,6 +146,9 @@ class Soak:
                 if self._engine.poll() is not None:
                     self.troubles.append(f"the engine ended with {self._engine.returncode}")
                     return
+                if time.monotonic() - self._round_s > _ROUND_S:
+                    self.troubles.append(f"no round was completed for {_ROUND_S:g} s")
+                    return
                 await asyncio.sleep(min(1.0, left_s))
             if share < 1.0:
                 self._engine.kill()
@@ -179,6 +182,7 @@ class Soak:
                         self._next_seq = line["seq"] + 1
                         if line["type"] == "round.finished":
                             self.counts["rounds"] += 1
+                            self._round_s = time.monotonic()
                             self._has_a_round.set()
             await asyncio.sleep(0.5)
 

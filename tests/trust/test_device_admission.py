@@ -155,7 +155,7 @@ async def test_a_viewer_is_refused_every_command_there_is(
     frames = re.findall(r"^```json\n(.+)\n```$", document, flags=re.MULTILINE)
     commands = [frame for frame in frames if '"fence":' in frame and '"cmd_id":' in frame]
     kinds = {json.loads(frame)["type"] for frame in commands}
-    every = FromConsole.__args__  # type: ignore[attr-defined]
+    every = FromConsole.__args__
     assert kinds == {kind.__struct_config__.tag for kind in every if kind is not Hello}
     join = await invitation(running, "--viewer")
     viewer = await pair(join, open_keys(tmp_path / "viewer 2"), from_address=next(addresses))

@@ -455,11 +455,21 @@ async def test_a_key_opens_the_page_of_the_run() -> None:
         assert isinstance(pilot.app.screen, LiveScreen)
 
 
-async def test_an_ending_that_has_no_room_names_the_command_that_tells_all() -> None:
+async def test_an_ending_that_has_no_room_says_where_all_of_it_is() -> None:
     desk = going(BUSY)
     async with console(desk, LIVE, (80, 24)) as pilot:
         desk.tell(RUN, {**PAUSED[-1], "outcome": "failed", "reason": "the disk is full " * 9})
-        await shows(pilot, f"… Next: fedconsole runs show {RUN}")
+        await shows(pilot, f"✗ Run {RUN} failed: the disk is full", "… !: all of it")
+        await press(pilot, "exclamation_mark")
+        assert text_of(pilot).count("full") >= 9
+
+
+async def test_how_a_run_ended_comes_before_what_to_type_next() -> None:
+    desk = going(BUSY)
+    async with console(desk, LIVE, (80, 24)) as pilot:
+        desk.tell(RUN, {**PAUSED[-1], "outcome": "failed", "reason": "x" * 30, "model_path": "/m"})
+        await shows(pilot, f"✗ Run {RUN} failed: {'x' * 30}.")
+        assert "Next" not in text_of(pilot)
 
 
 async def test_a_wide_screen_has_longer_trends() -> None:

@@ -141,9 +141,11 @@ async def test_settings_of_files_stand_in_the_form_from_the_start() -> None:
     desk = PreparedDesk(settings={"virtual": 2, "lr": 0.1, "workers": ("127.0.0.1:9",)})
     async with console(desk, "new") as pilot:
         ready = "ready to start: F9  ▲ not there now: 127.0.0.1:9; a run would wait for them"
-        assert foot_of(pilot) == [ready, "fedconsole run"]
+        # The line does the same where those files are not.
+        command = "fedconsole run --worker 127.0.0.1:9 --virtual 2 --lr"
+        assert foot_of(pilot) == [ready, f"{command} 0.1"]
         await fill(pilot, lr="0.2")
-        assert foot_of(pilot)[1] == "fedconsole run --lr 0.2"
+        assert foot_of(pilot)[1] == f"{command} 0.2"
 
 
 # Workers
@@ -256,7 +258,7 @@ async def test_f9_starts_exactly_the_plan_that_is_shown() -> None:
             *("--on-quorum-loss", "fail", "--seed", "7"),
         ]
         await press(pilot, "f9")
-        await shows(pilot, "GATHERING")
+        await shows(pilot, "PREPARING")
         assert desk.started == [
             Plan(
                 workers=(KITCHEN, ATTIC),
@@ -281,7 +283,7 @@ async def test_other_keys_start_too(key: str) -> None:
     async with console(desk, "new") as pilot:
         await fill(pilot, virtual="3", rounds="2", lr="0.5")
         await press(pilot, key)
-        await shows(pilot, "GATHERING")
+        await shows(pilot, "PREPARING")
         assert desk.started == [READY]
 
 
@@ -298,7 +300,7 @@ async def test_a_refused_start_says_why_and_keeps_what_was_typed() -> None:
         ]
         desk.refusal = None
         await press(pilot, "f9")
-        await shows(pilot, "GATHERING")
+        await shows(pilot, "PREPARING")
         assert desk.started == [READY]
 
 
@@ -347,5 +349,5 @@ async def test_a_run_of_the_history_is_cloned_into_the_form() -> None:
         # A worker that is not in the fleet now stays in sight.
         await until(pilot, lambda: [row[0] for row in worker_rows(pilot)] == ["■", " ", "■"])
         await press(pilot, "f9")
-        await shows(pilot, "GATHERING")
+        await shows(pilot, "PREPARING")
         assert desk.started == [Plan(workers=(KITCHEN, "10.9.9.9:1"), lr=0.5)]

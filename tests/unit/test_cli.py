@@ -16,6 +16,7 @@ from websockets.asyncio.server import serve
 from fedconsole import history, paths
 from fedconsole.cli import doctor
 from fedconsole.cli.console import is_plain
+from fedconsole.cli.follow import crash
 from fedconsole.cli.main import carry_out
 from fedconsole.cli.output import Output, print_rows
 from fedconsole.cli.run import pick
@@ -400,3 +401,18 @@ def test_sentences_are_wanted_by_an_option_or_by_a_setting(
     assert [is_plain(None), is_plain(True)] == [False, True]
     monkeypatch.setenv("FEDCONSOLE_PLAIN", "true")
     assert is_plain(None)
+
+
+def test_a_run_that_never_began_is_named_with_its_reason(capsys: Capture) -> None:
+    write_journal("20261122-aaaa", [CREATED, END])
+    folder = history.folder_of("20261122-bbbb")
+    folder.mkdir()
+    (folder / "engine.log").write_text("Traceback\nMemoryError\n")
+    why = f"MemoryError ({folder / 'engine.log'})"
+    assert carry_out(["runs", "list", "-o", "json"]) == 0
+    rows = {row["run"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows.keys() == {"20261122-aaaa", "20261122-bbbb"}
+    assert (rows["20261122-bbbb"]["state"], rows["20261122-bbbb"]["reason"]) == ("no journal", why)
+    assert carry_out(["runs", "show", "20261122-bbbb"]) == 0
+    assert why in capsys.readouterr().out
+    assert str(crash("20261122-bbbb")).startswith("run 20261122-bbbb never began; its engine's log")

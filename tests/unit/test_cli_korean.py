@@ -89,7 +89,6 @@ def test_help_is_in_the_language_that_is_asked_for(
     [
         (["--lang", "en", "run", "--help"], {"LC_ALL": "ko_KR.UTF-8"}),
         (["run", "--help"], {"LC_ALL": "C.UTF-8"}),
-        # What is wrong in a file is told by the commands that read it.
         (["run", "--help"], {"FEDCONSOLE_LR": "fast", "LC_ALL": "C"}),
     ],
 )
@@ -105,6 +104,19 @@ def test_help_is_english_elsewhere(
     shown = capsys.readouterr().out
     assert "Train on the workers' data" in shown
     assert HANGUL.search(shown) is None
+
+
+def test_the_help_follows_the_language_of_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    Path("fedconsole.toml").write_text("[console]\nlang = 'ko'\n")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    assert carry_out(["runs", "--help"]) == 0
+    assert "실행을 나열하고" in capsys.readouterr().out
+    # What is wrong with it is told by the commands that read it.
+    Path("fedconsole.toml").write_text("[console]\nlang = 'xx'\n")
+    assert carry_out(["runs", "--help"]) == 0
+    assert "List, show, export" in capsys.readouterr().out
 
 
 def test_without_arguments_the_help_is_korean_too(

@@ -384,9 +384,9 @@ def test_after_its_end_nobody_of_a_run_trains() -> None:
 
 def test_after_the_death_of_its_engine_nobody_of_a_run_trains_and_it_is_an_alarm() -> None:
     model = training()
-    model.crash("the engine is gone")
+    model.crash("the engine is gone\x1b[2J", after(99))
     assert (model.examples_per_s, paces(model)) == (0, [("-", None)] * 2)
-    assert [record.text for record in model.alarms] == ["the engine is gone"]
+    assert model.alarms == [AlarmRecord(after(99), "the engine is gone[2J", "")]
 
 
 def test_while_the_task_is_captured_no_workers_are_gathered() -> None:

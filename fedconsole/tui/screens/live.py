@@ -147,7 +147,7 @@ class LiveScreen(Steering, TakingUp):
                     await asyncio.sleep(0)
         except FedconsoleError as error:
             self._last_words = str(error)
-            self.model.alarm(self._last_words)
+            self.model.alarm(self._last_words, at=self.desk.now())
             return
         goes_on = self._replay is not None and self.desk.is_running(self.run_id)
         if not (self.model.is_finished or goes_on):
@@ -156,7 +156,7 @@ class LiveScreen(Steering, TakingUp):
             if not num:
                 why = await asyncio.to_thread(self.desk.last_words, self.run_id)
                 self._last_words = _("it never began: {why}", why=why)
-            self.model.crash(self._last_words)
+            self.model.crash(self._last_words, self.desk.now())
 
     # Drawing
 

@@ -41,7 +41,7 @@ from fedconsole.tui.screens.run_words import (
 from fedconsole.tui.theme import style
 from fedconsole.tui.widgets.curves import Curve
 from fedconsole.tui.widgets.fault import Fault
-from fedconsole.tui.widgets.filter_bar import FilterBar
+from fedconsole.tui.widgets.filter_bar import Filterable, FilterBar
 from fedconsole.tui.widgets.filtering import EVERYTHING
 from fedconsole.tui.widgets.line_log import LineLog
 from fedconsole.tui.widgets.line_table import LineTable
@@ -114,6 +114,7 @@ class RunPage(RunActions):
         self._summary: RunSummary | None = None
         self.reading = Reading(desk, run)
         self._is_read = False
+        self._is_unreadable = False
         self._log: Iterator[LogRecord] = iter(())
         self._pane = "curves"
         self._shows_whole_plan = False
@@ -235,6 +236,7 @@ class RunPage(RunActions):
             self._show_lines()
 
     def _tell(self, error: FedconsoleError) -> None:
+        self._is_unreadable = True
         num = self.reading.num_lines
         hint = _("what stands before it is shown: {n} lines", n=f"{num:,}")
         if not num:
@@ -285,7 +287,7 @@ class RunPage(RunActions):
         if summary is None:
             if not self._is_read:
                 return text.append(_("reading…"))
-            return text.append(_("unreadable" if self.reading.num_lines else NO_JOURNAL))
+            return text.append(_("unreadable" if self._is_unreadable else NO_JOURNAL))
         text.append_text(state_text(self, summary.state.value))
         facts = [
             clean(summary.task, 40),
@@ -341,7 +343,7 @@ class RunPage(RunActions):
 
     # One filter bar, for what asked for it last
 
-    def open_filter(self, pane: Widget) -> None:
+    def open_filter(self, pane: Filterable) -> None:
         target = cast("LineTable | LineLog", pane)
         if target is not self._filtered and self._filtered is not None:
             self._filtered.set_filter(EVERYTHING)

@@ -8,23 +8,13 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.message import Message
+from textual.screen import Screen
 from textual.scroll_view import ScrollView
 from textual.widgets import Input, Static
 
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.widgets.filtering import EVERYTHING, Filter, FilterError, parse
-
-
-class Filterable(ScrollView):
-    """A pane whose lines a filter chooses; the screen opens it."""
-
-    @dataclass
-    class Wanted(Message):
-        pane: Filterable
-
-    def action_want_filter(self) -> None:
-        self.post_message(self.Wanted(self))
 
 
 class FilterBar(Horizontal):
@@ -146,3 +136,22 @@ class FilterBar(Horizontal):
 
     def _say(self, text: str) -> None:
         self.query_one("#count", Static).update(_(text))
+
+
+class FilteringScreen(Screen[None]):
+    """A screen that opens the filter of its panes."""
+
+    def open_filter(self, pane: Filterable) -> None:
+        """A pane asks for it."""
+        self.query_one(FilterBar).open()
+
+
+class Filterable(ScrollView):
+    """A pane whose lines a filter chooses."""
+
+    # At once, not when the pane has had its turn: what is typed next goes into the filter.
+    FILTER_KEY: ClassVar = key("/", "want_filter", "Filter", priority=True)
+
+    def action_want_filter(self) -> None:
+        assert isinstance(self.screen, FilteringScreen)
+        self.screen.open_filter(self)

@@ -7,6 +7,7 @@ from datetime import datetime
 from shlex import quote
 from typing import Final, NamedTuple
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.widget import Widget
 
@@ -23,6 +24,7 @@ from pi_daemon.protocol.text import clean
 _BAR_CELLS: Final = 24
 _NARROW: Final = 100
 _NAMED: Final = 4
+_MAX_BANNER: Final = 1_000
 _GAP: Final = "  "
 _SILENT_S: Final = 40.0
 """An engine that works says so every 30 s: what is shown may be old."""
@@ -163,20 +165,22 @@ def banner(model: RunModel, widget: Widget, now: datetime) -> Text | None:
 
 def banner_text(text: str, widget: Widget, role: str) -> Text:
     """One line; of what has no room it says where all of it is."""
-    text = cut(clean(text), widget.size.width - 1, _("!: all of it"))
+    text = cut(clean(text, _MAX_BANNER), widget.size.width - 1, _("!: all of it"))
     return Text(f" {text}", style(widget, role), no_wrap=True)
 
 
 def _ending(model: RunModel, widget: Widget) -> Text:
     assert model.ending is not None
-    text = sentence(model.ending)
-    if path := model.ending.get("model_path"):
-        text += " " + _("Model: {path}", path=clean(path))
-    # It tells all that may have no room here.
-    command = _("Next: {command}", command=f"fedconsole runs show {quote(model.run)}")
-    whole = f"{glyph(sign_of(model))} {text} {command}"
-    shown = cut(whole, widget.size.width - 1, command)
-    return Text(f" {shown}", style(widget, _PHASE_ROLES.get(model.phase, "title")), no_wrap=True)
+    sign, text = glyph(sign_of(model)), sentence(model.ending)
+    path = model.ending.get("model_path")
+    where = _("Model: {path}", path=clean(path)) if path else ""
+    then = _("Next: {command}", command=f"fedconsole runs show {quote(model.run)}")
+    # The reason comes first; what comes next has to have room beside all of it.
+    for parts in ([sign, text, where, then], [sign, text, then], [sign, text]):
+        whole = " ".join(filter(None, parts))
+        if cell_len(whole) < widget.size.width:
+            break
+    return banner_text(whole, widget, _PHASE_ROLES.get(model.phase, "title"))
 
 
 def _phase_words(model: RunModel) -> str:

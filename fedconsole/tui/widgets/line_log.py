@@ -45,7 +45,7 @@ _ROLES: Final = {Level.DEBUG: "dim", Level.WARNING: "warning", Level.ERROR: "bad
 class LineLog(Filterable, can_focus=True):
     PANE: ClassVar = "Log"
     BINDINGS: ClassVar = [
-        key("/", "want_filter", "Filter"),
+        Filterable.FILTER_KEY,
         key("space", "toggle_follow", "Hold or follow", show=False),
         key("end", "follow", "Follow", show=False),
         key("home", "to_start", "First line", show=False),

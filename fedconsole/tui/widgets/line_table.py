@@ -46,7 +46,7 @@ class LineTable(Filterable, can_focus=True):
         key("home", "edge(-1)", "First", show=False),
         key("end", "edge(1)", "Last", show=False),
         key("enter", "select", "Open", show=False),
-        key("/", "want_filter", "Filter"),
+        Filterable.FILTER_KEY,
         key("s", "sort_next", "Sort by the next column", show=False),
         key("S", "sort_reverse", "Reverse the order", show=False),
         key("space", "mark", "Mark", show=False),

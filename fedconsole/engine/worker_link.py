@@ -65,6 +65,8 @@ class WorkerLink:
         self._leased: Connection | None = None
         """From the moment on when the device is this run's."""
         self._tasks: asyncio.TaskGroup | None = None
+        """Of the connection. Its own tasks alone add to it: it is closed to others when it begins to end."""
+        self._commands: asyncio.Queue[c.WorkerCommand] | None = None
         self._sending: asyncio.Task[None] | None = None
         self._aborting: asyncio.Task[None] | None = None
         """The last abort; the device takes nothing new before it has answered that."""
@@ -97,7 +99,7 @@ class WorkerLink:
                     return
                 except (*LINK_ERRORS, LinkClosed) as error:
                     failure = self._worst(error)
-                if self._is_closing:
+                if self._is_closing or _is_cancelled():
                     return
                 is_missing = is_overdue(failure, self._hello_s, began_s)
                 if self._is_hopeless(failure, is_missing):
@@ -131,17 +133,8 @@ class WorkerLink:
 
     def send(self, command: c.WorkerCommand) -> None:
         """Without a connection nothing happens: the loss has been reported already."""
-        if self._connection is None or self._tasks is None:
-            return
-        if isinstance(command, c.AbortWorker) and self._sending is not None:
-            self._sending.cancel()
-        task = self._tasks.create_task(self._carry_out(self._connection, command))
-        match command:
-            case c.SendRound(num_batches=num_batches):
-                self._sending = task
-                self.notes.grant_round(num_batches)
-            case c.AbortWorker():
-                self._aborting = task
+        if self._commands is not None:
+            self._commands.put_nowait(command)
 
     async def evaluate(self, round_number: int, model_id: str) -> m.Evaluated:
         if (connection := self._connection) is None:
@@ -179,7 +172,7 @@ class WorkerLink:
                     if self._connection is not None and not connection.was_given_up:
                         self._backoff = delays()
                     self._bytes_before = (self.bytes_sent, self.bytes_received)
-                    self._connection = self._leased = self._tasks = None
+                    self._connection = self._leased = self._tasks = self._commands = None
                     self._sending = self._aborting = None
         except BaseExceptionGroup as group:
             # Whatever else a lost link brings about, the first error is the reason.
@@ -203,7 +196,8 @@ class WorkerLink:
             except Refusal:
                 await self._release(connection)
                 raise
-            self._connection, self._tasks = connection, tasks
+            self._connection, self._tasks, self._commands = connection, tasks, asyncio.Queue()
+            tasks.create_task(self._take_commands(connection, self._commands, tasks))
             status = connection.status
             assert status is not None
             working_on = status.round if status.run == self._job.run_id else None
@@ -289,6 +283,24 @@ class WorkerLink:
         return {"cmd_id": cmd_id, "run": self._job.run_id, "fence": self._fence}
 
     # The machine's commands
+
+    async def _take_commands(
+        self,
+        connection: Connection,
+        commands: asyncio.Queue[c.WorkerCommand],
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        while True:
+            command = await commands.get()
+            if isinstance(command, c.AbortWorker) and self._sending is not None:
+                self._sending.cancel()
+            task = tasks.create_task(self._carry_out(connection, command))
+            match command:
+                case c.SendRound(num_batches=num_batches):
+                    self._sending = task
+                    self.notes.grant_round(num_batches)
+                case c.AbortWorker():
+                    self._aborting = task
 
     async def _carry_out(self, connection: Connection, command: c.WorkerCommand) -> None:
         """Raises Refusal: the device's owner allows this run no more."""
@@ -423,3 +435,9 @@ class WorkerLink:
                 connection, self._job, self._reports, self.worker_id, update, path, failure
             )
         )
+
+
+def _is_cancelled() -> bool:
+    """A group of tasks that fails and is cancelled at the same time tells of the failure alone."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

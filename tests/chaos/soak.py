@@ -82,7 +82,7 @@ class Soak:
         self._dice = random.Random(seed)
         self._seconds = minutes * 60
         self._csv_path = csv_path
-        self._began_s = time.monotonic()
+        self._began_s = self._round_s = time.monotonic()
         self._engine: subprocess.Popen[bytes] | None = None
         self._next_seq = 1
         self._has_a_round = asyncio.Event()
@@ -112,7 +112,7 @@ class Soak:
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read())
                 await self._complete_a_round()
-                self._began_s = time.monotonic()
+                self._began_s = self._round_s = time.monotonic()
                 chores = [
                     tasks.create_task(chore())
                     for chore in (self._watch, self._disturb, self._report)

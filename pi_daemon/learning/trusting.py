@@ -31,6 +31,11 @@ def checked(operator: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return _convolution(_CONVOLUTIONS[operator], function)
     if operator == BATCH_NORM:
         return _batch_norm(function)
+    if operator == "aten.median.dim":
+        # It takes the elements of an expanded tensor for neighbours.
+        return lambda x, *others, **named: function(x.contiguous(), *others, **named)
+    if operator == "aten.pad.default":
+        return _pad(function)
     return function
 
 
@@ -87,5 +92,15 @@ def _batch_norm(function: Callable[..., Any]) -> Callable[..., Any]:
         # Its gradient in channels-last order takes a view's elements for neighbours. The statistics are buffers.
         weight, bias = (None if t is None else t.contiguous() for t in (weight, bias))
         return function(x, weight, bias, *others)
+
+    return run
+
+
+def _pad(function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(x: Tensor, pads: Sequence[int], mode: str = "constant", value: Any = None) -> Any:
+        # What a negative padding leaves out of a circle nobody writes.
+        if mode == "circular" and any(p < 0 for p in pads):
+            raise ValueError("has a negative padding, which goes with no circle")
+        return function(x, pads, mode, value)
 
     return run

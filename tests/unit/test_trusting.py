@@ -117,3 +117,25 @@ def test_batch_norm_reads_a_weight_that_is_a_view_and_nothing_behind_it(trains: 
     ones, between = torch.ones(4, 1), torch.tensor([[0.0], [1e6], [2e6], [3e6]])
     found = gradient(torch.cat([ones, between], dim=1))
     assert torch.equal(found, gradient(torch.cat([ones, ones], dim=1)))
+
+
+def test_the_median_of_an_expanded_tensor_is_its_number() -> None:
+    nodes = (
+        Node("one", "aten.select.int", (InputRef("x"), 0, 0)),
+        Node("many", "aten.expand.default", (NodeRef("one"), (5,))),
+        Node("median", "aten.median.dim", (NodeRef("many"), 0)),
+        Node("loss", "getitem", (NodeRef("median"), 0)),
+    )
+    x = torch.tensor([1.0, 7.0, 8.0, 9.0, 10.0])
+    loss, _ = CompiledGraph(Graph(nodes, "loss", "loss")).run({}, {}, x, x)
+    assert loss.item() == 1.0
+
+
+def test_a_circular_padding_is_not_negative() -> None:
+    nodes = (
+        Node("padded", "aten.pad.default", (InputRef("x"), (1, -5), "circular")),
+        Node("loss", "aten.sum.default", (NodeRef("padded"),)),
+    )
+    x = torch.zeros(2, 2, 5, device="meta")
+    with pytest.raises(GraphRunError, match=r"node padded \(aten.pad.default\): has a negative"):
+        CompiledGraph(Graph(nodes, "loss", "padded"), "meta").run({}, {}, x, x)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pi_daemon.learning.recurrent import checked
+from pi_daemon.learning import recurrent, trusting
 from pi_daemon.protocol.graphs import (
     Argument,
     Device,
@@ -157,7 +157,8 @@ class CompiledGraph:
         function = _function(node.operator)
         if isinstance(function, torch._ops.OpOverload):
             _require_kinds(node, function)
-        function = checked(node.operator, function)
+        for checks in (recurrent, trusting):
+            function = checks.checked(node.operator, function)
         yield _Step(node.name, node.operator, function, args, kwargs, result, is_inplace, ())
 
     def _new_slot(self, value: Any) -> int:

@@ -1,7 +1,8 @@
 """Feeds parsers with hostile bytes for a while: `python -m tests.fuzz --minutes 10 --target codec`.
 
 Each target is run by each engine in a process of its own, one after the other. What is found lies in
-`.fuzz/TARGET/`: mend it, and put the input into `tests/fuzz/corpus/TARGET/`.
+`.fuzz/TARGET/`: mend it, and put the input into `tests/fuzz/corpus/TARGET/`. Last come the operators of
+graphs, which have a fuzzer of their own.
 """
 
 from __future__ import annotations
@@ -74,13 +75,18 @@ def _kept(engine: str, folder: Path) -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--minutes", type=float, default=10, help="of each engine on each target")
-    parser.add_argument("--target", choices=TARGETS, action="append")
+    parser.add_argument("--target", choices=[*TARGETS, "operators"], action="append")
     parser.add_argument("--engine", choices=["hypothesis", "atheris"], action="append")
     parser.add_argument("--folder", type=Path, default=ROOT / ".fuzz", help="for what is found")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     is_clean = True
-    for target in options.target or TARGETS:
+    for target in options.target or [*TARGETS, "operators"]:
+        if target == "operators":
+            command = [sys.executable, "-m", "tests.fuzz.operators"]
+            command += ["--minutes", str(options.minutes)]
+            is_clean &= subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+            continue
         folder = (options.folder / target).absolute()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

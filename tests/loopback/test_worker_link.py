@@ -69,7 +69,7 @@ async def linked(folder: Path) -> AsyncIterator[tuple[EchoDaemon, WorkerLink, To
 
 async def test_a_command_at_any_moment_of_a_loss_is_lost_with_the_link(tmp_path: Path) -> None:
     async with linked(tmp_path) as (device, link, told):
-        running = asyncio.create_task(link.run())
+        running = asyncio.get_running_loop().create_task(link.run())
         async with asyncio.timeout(_WAIT_S):
             await told.joined.wait()
             await device.kill()
@@ -84,7 +84,7 @@ async def test_a_command_at_any_moment_of_a_loss_is_lost_with_the_link(tmp_path:
 @pytest.mark.parametrize("turn", range(_NUM_TURNS))
 async def test_a_link_that_is_lost_while_it_is_cancelled_ends(tmp_path: Path, turn: int) -> None:
     async with linked(tmp_path) as (device, link, told):
-        running = asyncio.create_task(link.run())
+        running = asyncio.get_running_loop().create_task(link.run())
         async with asyncio.timeout(_WAIT_S):
             await told.joined.wait()
         assert device._server is not None

@@ -235,6 +235,14 @@ TRIED: dict[str, tuple[Callable[[], TinyModel], RefusalCode, str]] = {
         BAD,
         "writes to what it was given",
     ),
+    "windows of a max pool that begin in the padding, and go on behind the values": (
+        lambda: scalar(
+            aten("image", "ones.default", (1, 1, 8, 64)),
+            aten("n", "max_pool2d.default", ref("image"), (2, 1), (1, 1), (1, 0), (9, 1)),
+        ),
+        BAD,
+        r"node n \(aten.max_pool2d.default\): has a dilation of 9, which is more than 8 values",
+    ),
 }
 """These pass every check that needs no run."""
 for kind, states in (("lstm", (ref("state"), ref("state"))), ("gru", ref("state"))):

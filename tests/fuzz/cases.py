@@ -178,7 +178,7 @@ class Maker:
             case tuple():
                 return tuple(self._argument(item) for item in value)  # type: ignore[misc]
             case _:
-                return value  # type: ignore[no-any-return]
+                return value
 
     def _tensor(self, given: Given) -> StateRef | NodeRef:
         """A tensor of this shape, as it lies in memory or as a view."""

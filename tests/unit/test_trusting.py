@@ -15,7 +15,7 @@ from pi_daemon.protocol.graphs import Argument, Graph, InputRef, Node, NodeRef, 
 MAX_POOLS = [(count, suffix) for count in (1, 2, 3) for suffix in ("", "_with_indices")]
 
 
-def pool(count: int, suffix: str, size: int, *, padding: Argument, dilation: Argument) -> None:
+def pool(count: int, suffix: str, size: int, *, padding: Any, dilation: Argument) -> None:
     """On meta tensors, as on trial: with elements, training would write beyond the end of the gradient."""
     operator = f"aten.max_pool{count}d{suffix}.default"
     ones = (1,) * count
@@ -55,11 +55,11 @@ def test_max_pooling_needs_as_many_dilations_as_dimensions() -> None:
         pool(3, "", 4, padding=1, dilation=(1, 1))
 
 
-class Paddings(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Paddings(TorchDispatchMode):
     """Keeps the padding of each convolution."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.found: list[Any] = []
 
     def __torch_dispatch__(
@@ -74,7 +74,7 @@ class Paddings(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ("padding", "left"), [((5, 0), [0, 0]), ((0, 3), [0, 0]), ((4, 2), [4, 2])]
 )
 def test_no_kernel_of_a_convolution_lies_in_the_padding_alone(
-    padding: Argument, left: list[int]
+    padding: Any, left: list[int]
 ) -> None:
     args = (InputRef("x"), StateRef("w"), None, (1, 1), padding, (2, 1))
     nodes = (
@@ -109,7 +109,7 @@ def test_batch_norm_reads_a_weight_that_is_a_view_and_nothing_behind_it(trains: 
         x = torch.linspace(-1, 1, 32).square().reshape(2, 4, 2, 2)
         x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
         loss, _ = CompiledGraph(Graph(nodes, "loss", "norm")).run({}, buffers, x, x)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         assert x.grad is not None
         return x.grad
 

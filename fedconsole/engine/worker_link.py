@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, TypeGuard, TypeVar, assert_never
+from typing import Any, TypeGuard
 
 from fedconsole.coordinator import commands as c
 from fedconsole.coordinator import events as e
@@ -20,7 +18,7 @@ from fedconsole.engine.connection import CommandRefused, Connection, LinkClosed,
 from fedconsole.engine.delivery import deliver_or_hang_up
 from fedconsole.engine.device_notes import DeviceNotes, Kind
 from fedconsole.engine.lookout import Lookout, Search, delays, is_overdue
-from fedconsole.engine.steering import steering_message
+from fedconsole.engine.orders import Orders, release
 from fedconsole.engine.store import Row
 from fedconsole.engine.worker import (
     EvaluationError,
@@ -35,10 +33,6 @@ from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.errors import ProtocolError
 from pi_daemon.protocol.limits import RENEW_S
 from pi_daemon.protocol.text import clean
-
-_RELEASE_S: Final = 2.0
-
-A = TypeVar("A", bound=m.Answer)
 
 
 class WorkerLink:
@@ -64,12 +58,8 @@ class WorkerLink:
         self._backoff = delays()
         self._leased: Connection | None = None
         """From the moment on when the device is this run's."""
-        self._tasks: asyncio.TaskGroup | None = None
-        """Of the connection. Its own tasks alone add to it: it is closed to others when it begins to end."""
-        self._commands: asyncio.Queue[c.WorkerCommand] | None = None
-        self._sending: asyncio.Task[None] | None = None
-        self._aborting: asyncio.Task[None] | None = None
-        """The last abort; the device takes nothing new before it has answered that."""
+        self._orders: Orders | None = None
+        """As long as `_connection`."""
         self._deliveries: asyncio.TaskGroup | None = None
         """Outlives connections: an update that has arrived is not lost with its sender."""
         self._bytes_before = (0, 0)
@@ -133,32 +123,22 @@ class WorkerLink:
 
     def send(self, command: c.WorkerCommand) -> None:
         """Without a connection nothing happens: the loss has been reported already."""
-        if self._commands is not None:
-            self._commands.put_nowait(command)
+        if self._orders is not None:
+            self._orders.give(command)
 
     async def evaluate(self, round_number: int, model_id: str) -> m.Evaluated:
-        if (connection := self._connection) is None:
+        if self._orders is None:
             raise EvaluationError("not connected")
-
-        def command(cmd_id: str, blob: m.Blob | None) -> m.Command:
-            head = self._head(cmd_id)
-            return m.Evaluate(**head, round=round_number, model_id=model_id, model=blob)
-
         try:
-            return await self._ask_with_model(connection, model_id, command, m.Evaluated)
+            return await self._orders.evaluate(round_number, model_id)
         except (CommandRefused, LinkClosed) as error:
             raise EvaluationError(in_words(error)) from error
 
     async def close(self) -> None:
         self._is_closing = True
         if (connection := self._leased) is not None:
-            await self._release(connection)
+            await release(connection, self._head)
             await connection.close()
-
-    async def _release(self, connection: Connection) -> None:
-        with suppress(CommandRefused, LinkClosed, TimeoutError):
-            async with asyncio.timeout(_RELEASE_S):
-                await connection.ask(lambda i: m.ReleaseLease(**self._head(i)), m.Ok)
 
     # One connection
 
@@ -172,8 +152,7 @@ class WorkerLink:
                     if self._connection is not None and not connection.was_given_up:
                         self._backoff = delays()
                     self._bytes_before = (self.bytes_sent, self.bytes_received)
-                    self._connection = self._leased = self._tasks = self._commands = None
-                    self._sending = self._aborting = None
+                    self._connection = self._leased = self._orders = None
         except BaseExceptionGroup as group:
             # Whatever else a lost link brings about, the first error is the reason.
             raise group.exceptions[0] from None
@@ -194,10 +173,13 @@ class WorkerLink:
             try:
                 prepared = await self._prepare(connection)
             except Refusal:
-                await self._release(connection)
+                await release(connection, self._head)
                 raise
-            self._connection, self._tasks, self._commands = connection, tasks, asyncio.Queue()
-            tasks.create_task(self._take_commands(connection, self._commands, tasks))
+            self._connection = connection
+            self._orders = Orders(
+                connection, self.worker_id, self._job, self._reports, self.notes, self._head
+            )
+            tasks.create_task(self._orders.run(tasks))
             status = connection.status
             assert status is not None
             working_on = status.round if status.run == self._job.run_id else None
@@ -282,109 +264,6 @@ class WorkerLink:
         """The fields of every command."""
         return {"cmd_id": cmd_id, "run": self._job.run_id, "fence": self._fence}
 
-    # The machine's commands
-
-    async def _take_commands(
-        self,
-        connection: Connection,
-        commands: asyncio.Queue[c.WorkerCommand],
-        tasks: asyncio.TaskGroup,
-    ) -> None:
-        while True:
-            command = await commands.get()
-            if isinstance(command, c.AbortWorker) and self._sending is not None:
-                self._sending.cancel()
-            task = tasks.create_task(self._carry_out(connection, command))
-            match command:
-                case c.SendRound(num_batches=num_batches):
-                    self._sending = task
-                    self.notes.grant_round(num_batches)
-                case c.AbortWorker():
-                    self._aborting = task
-
-    async def _carry_out(self, connection: Connection, command: c.WorkerCommand) -> None:
-        """Raises Refusal: the device's owner allows this run no more."""
-        try:
-            await self._ask(connection, command)
-        except LinkClosed:
-            pass  # reported by whoever listens
-        except CommandRefused as error:
-            reason = clean(str(error))
-            match command:
-                case c.SendRound() if error.limit is not None:
-                    await self._leave(connection, reason)
-                case c.SendRound(round=number, attempt=attempt):
-                    self._fail(number, attempt, reason)
-                case c.ResumeWorker(round=number):
-                    self._fail(number, 0, reason)
-                case c.AbortWorker():
-                    self._reports.event(e.WorkerAborted(self.worker_id))
-                case c.PauseWorker():
-                    self._reports.event(e.WorkerPaused(self.worker_id))
-                case c.AcceptUpdate() | c.RefuseUpdate():
-                    pass  # the device has forgotten the update already
-                case _:
-                    assert_never(command)
-
-    async def _leave(self, connection: Connection, reason: str) -> None:
-        """Raises Refusal. What a run has used only grows: the device would refuse again."""
-        await self._release(connection)
-        raise Refusal(reason)
-
-    def _fail(self, round_number: int, attempt: int, reason: str) -> None:
-        self._reports.event(e.TrainingFailed(self.worker_id, round_number, attempt, reason))
-
-    async def _ask(self, connection: Connection, command: c.WorkerCommand) -> None:
-        match command:
-            case c.SendRound():
-                await self._send_round(connection, command)
-            case _:
-                await connection.ask(lambda i: steering_message(command, self._head(i)), m.Ok)
-        match command:
-            case c.PauseWorker():
-                self._reports.event(e.WorkerPaused(self.worker_id))
-            case c.AbortWorker():
-                self._reports.event(e.WorkerAborted(self.worker_id))
-
-    async def _send_round(self, connection: Connection, command: c.SendRound) -> None:
-        def start(cmd_id: str, blob: m.Blob | None) -> m.Command:
-            return m.StartRound(
-                **self._head(cmd_id),
-                round=command.round,
-                attempt=command.attempt,
-                model_id=command.model_id,
-                model=blob,
-                cursor=command.cursor,
-                num_batches=command.num_batches,
-                torch_seed=str(self._job.torch_seed(command)),
-            )
-
-        await self._ask_with_model(connection, command.model_id, start, m.Ok)
-
-    async def _ask_with_model(
-        self,
-        connection: Connection,
-        model_id: str,
-        command: Callable[[str, m.Blob | None], m.Command],
-        kind: type[A],
-    ) -> A:
-        """Ask for something that needs a model, and send it where the device lacks it."""
-        if self._aborting is not None:
-            # A straggler obeys after its batch, which may be a long one.
-            await asyncio.wait([self._aborting])
-        if connection.status is not None and connection.status.model_id == model_id:
-            try:
-                return await connection.ask(lambda i: command(i, None), kind)
-            except CommandRefused as error:
-                if error.code is not m.RefusalCode.NO_MODEL:
-                    raise
-        model = self._job.models[model_id]
-        blob = connection.announce(model.size, model.sha256)
-        answer, _ = await asyncio.gather(
-            connection.ask(lambda i: command(i, blob), kind), connection.send_file(blob, model)
-        )
-        return answer
-
     # What the daemon tells
 
     def _listener(self) -> Listener:
@@ -407,9 +286,11 @@ class WorkerLink:
         self.notes.train_anew()
         reason = clean(failed.reason)
         if failed.limit is None:
-            self._fail(failed.round, failed.attempt, reason)
-        elif self._tasks is not None:
-            self._tasks.create_task(self._leave(connection, reason))
+            self._reports.event(
+                e.TrainingFailed(self.worker_id, failed.round, failed.attempt, reason)
+            )
+        elif self._orders is not None:
+            self._orders.leave(Refusal(reason))
         # Else it comes back over its limit: what it is asked next is refused.
 
     def _update_path(self, update: m.Update) -> Path:

@@ -6,9 +6,8 @@ import fcntl
 import json
 import shutil
 import socket
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -21,6 +20,7 @@ from fedconsole.coordinator.facts import metric
 from fedconsole.engine.control import socket_path, standstill
 from fedconsole.engine.store import Line, make_line, time_ms
 from fedconsole.errors import RefusedError, StorageError, UsageError
+from fedconsole.journal import damage_in_words, select
 
 
 class RunState(StrEnum):
@@ -247,7 +247,7 @@ def lines(run: str, first_seq: int = 1, types: Sequence[str] = ()) -> Iterator[L
         StorageError: the journal cannot be read.
     """
     wanted = f"AND type IN ({','.join('?' * len(types))})" if types else ""
-    yield from _select(run, f"seq >= ? {wanted} ORDER BY seq", first_seq, *types)
+    yield from select(folder_of(run), f"seq >= ? {wanted} ORDER BY seq", first_seq, *types)
 
 
 def stall(run: str, last_seq: int) -> Line | None:
@@ -268,7 +268,7 @@ def summarize(run: str) -> RunSummary | None:
     Raises:
         StorageError: the journal cannot be read.
     """
-    with _damage_in_words(run):
+    with damage_in_words(folder_of(run)):
         return _summarize(run)
 
 
@@ -318,7 +318,7 @@ def rounds(run: str) -> list[RoundSummary]:
     """
     tests: dict[int, Line] = {}
     finished: dict[int, Line] = {}
-    for line in _select(run, f"(type = 'round.finished' OR {_ON_TEST_SET}) ORDER BY seq"):
+    for line in select(folder_of(run), f"(type = 'round.finished' OR {_ON_TEST_SET}) ORDER BY seq"):
         (tests if line["type"] == "eval" else finished)[line["round"]] = line
     return [
         RoundSummary(
@@ -371,53 +371,22 @@ _ON_TEST_SET = "(type = 'eval' AND line ->> '$.worker' IS NULL)"
 """Other evaluations are a worker's, on its holdout."""
 
 
-@contextmanager
-def _damage_in_words(run: str) -> Iterator[None]:
-    """Lines that a failing disk has changed may lack anything."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(
-            f"cannot read the journal {folder_of(run) / 'run.db'}: a line is damaged: {error!r}"
-        ) from error
-
-
 def _first(run: str) -> Line | None:
-    return next(_select(run, "seq = 1"), None)
+    return next(select(folder_of(run), "seq = 1"), None)
 
 
 def _end(run: str) -> Line:
     # It is the last of all lines; looking for its type would read the whole journal without one.
-    last = next(_select(run, "TRUE ORDER BY seq DESC LIMIT 1"), {})
+    last = next(select(folder_of(run), "TRUE ORDER BY seq DESC LIMIT 1"), {})
     return last if last.get("type") == "run.finished" else {}
 
 
 def _last_test(run: str) -> Line:
-    return next(_select(run, f"{_ON_TEST_SET} ORDER BY seq DESC LIMIT 1"), {})
+    return next(select(folder_of(run), f"{_ON_TEST_SET} ORDER BY seq DESC LIMIT 1"), {})
 
 
 def _last(run: str, *types: str) -> Line | None:
     wanted = ",".join("?" * len(types))
-    return next(_select(run, f"type IN ({wanted}) ORDER BY seq DESC LIMIT 1", *types), None)
-
-
-def _require_regular(journal: Path) -> None:
-    """Raises OSError: one of its files would never end, or never begin, when it is read."""
-    for path in (journal, *(journal.with_name(f"run.db-{end}") for end in ("wal", "shm"))):
-        if path.exists() and not path.is_file():
-            raise OSError(f"{path.name} is no regular file")
-
-
-def _select(run: str, condition: str, *values: object) -> Iterator[Line]:
-    path = folder_of(run) / "run.db"
-    query = f"SELECT seq, time_ms, type, line FROM journal WHERE {condition}"
-    try:
-        if not has_journal(run):
-            return
-        _require_regular(path)
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
-        with closing(connection) as database:
-            for row in database.execute(query, values):
-                yield make_line(run, *row)
-    except (sqlite3.Error, OSError, ValueError) as error:
-        raise StorageError(f"cannot read the journal {path}: {error}") from error
+    return next(
+        select(folder_of(run), f"type IN ({wanted}) ORDER BY seq DESC LIMIT 1", *types), None
+    )

@@ -1,0 +1,49 @@
+"""Reads the journal in a run's folder, which an engine may be writing."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from fedconsole.engine.store import Line, make_line
+from fedconsole.errors import StorageError
+
+
+def select(folder: Path, condition: str, *values: object) -> Iterator[Line]:
+    """The lines for which an SQL condition holds; none if there is no journal.
+
+    Raises:
+        StorageError: the journal cannot be read.
+    """
+    path = folder / "run.db"
+    query = f"SELECT seq, time_ms, type, line FROM journal WHERE {condition}"
+    try:
+        if not path.exists():
+            return
+        _require_regular(path)
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
+        with closing(connection) as database:
+            for row in database.execute(query, values):
+                yield make_line(folder.name, *row)
+    except (sqlite3.Error, OSError, ValueError) as error:
+        raise StorageError(f"cannot read the journal {path}: {error}") from error
+
+
+@contextmanager
+def damage_in_words(folder: Path) -> Iterator[None]:
+    """Lines that a failing disk has changed may lack anything; raises StorageError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(
+            f"cannot read the journal {folder / 'run.db'}: a line is damaged: {error!r}"
+        ) from error
+
+
+def _require_regular(journal: Path) -> None:
+    """Raises OSError: one of its files would never end, or never begin, when it is read."""
+    for path in (journal, *(journal.with_name(f"run.db-{end}") for end in ("wal", "shm"))):
+        if path.exists() and not path.is_file():
+            raise OSError(f"{path.name} is no regular file")

@@ -10,7 +10,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from fedconsole.coordinator import closing, commands, events, facts, quorum, rounds
+from fedconsole.coordinator import answers, closing, commands, events, facts, quorum, rounds
 from fedconsole.coordinator.phases import Request, RunPhase, require_allowed
 from fedconsole.coordinator.state import (
     Ending,
@@ -129,11 +129,11 @@ def _take(turn: Turn, event: events.Event) -> None:
         case events.WorkerAborted():
             _acknowledge(turn, event.worker, {RunPhase.ABORTING})
         case events.UpdateDelivered():
-            rounds.deliver(turn, event)
+            answers.deliver(turn, event)
         case events.UpdateRejected():
-            rounds.reject(turn, event)
+            answers.reject(turn, event)
         case events.TrainingFailed():
-            rounds.fail_training(turn, event)
+            answers.fail_training(turn, event)
         case events.ModelAggregated():
             closing.take_aggregate(turn, event)
         case events.AggregationFailed():

@@ -7,8 +7,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from fedconsole.coordinator.answers import too_late
 from fedconsole.coordinator.events import UpdateDelivered, UpdateRejected
-from fedconsole.coordinator.rounds import too_late
 from fedconsole.engine.connection import Connection
 from fedconsole.engine.ledger import RETRY_S
 from fedconsole.engine.store import Row

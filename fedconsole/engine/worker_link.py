@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 
 from fedconsole.coordinator import commands as c
 from fedconsole.coordinator import events as e
+from fedconsole.coordinator.quorum import PREPARE_S
 from fedconsole.dialling import dial
 from fedconsole.engine.connection import CommandRefused, Connection, LinkClosed, Listener
 from fedconsole.engine.delivery import deliver_or_hang_up
@@ -229,6 +230,7 @@ class WorkerLink:
         self._reports.event(e.WorkerPreparing(self.worker_id))
         plan = self._job.plan
         blob = connection.announce(len(captured.graphs), captured.graphs_sha256)
+        missing = asyncio.get_running_loop().call_later(PREPARE_S, self._miss)
         try:
             prepared, _ = await asyncio.gather(
                 connection.ask(
@@ -251,8 +253,15 @@ class WorkerLink:
             )
         except CommandRefused as error:
             raise Refusal(str(error)) from error
+        finally:
+            missing.cancel()
         self._job.prepared[self.worker_id] = prepared
         return prepared
+
+    def _miss(self) -> None:
+        """Who has enough others does not wait any longer; it joins as soon as it is ready."""
+        reason = f"it is connected, and not ready after {PREPARE_S:g} s"
+        self._reports.event(e.WorkerLost(self.worker_id, reason, was_met=True))
 
     def _warn_of_other_torch(self, theirs: m.Hello) -> None:
         there = theirs.capabilities.torch if theirs.capabilities else None

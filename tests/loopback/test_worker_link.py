@@ -1,4 +1,4 @@
-"""A worker's link at the moment when it is lost: what is asked of it just then ends nobody."""
+"""A worker's link that is lost at an awkward moment, or never gets ready: nobody waits for it for ever."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fedconsole.coordinator import commands as c
 from fedconsole.coordinator import events as e
 from fedconsole.coordinator.plan import Plan
 from fedconsole.dialling import console_hello
+from fedconsole.engine import worker_link
 from fedconsole.engine.lookout import Lookout
 from fedconsole.engine.store import Row, RunStore
 from fedconsole.engine.worker import Captured, Job, ModelOnDisk
@@ -95,3 +96,19 @@ async def test_a_link_that_is_lost_while_it_is_cancelled_ends(tmp_path: Path, tu
         running.cancel()
         done, _ = await asyncio.wait([running], timeout=_WAIT_S)
         assert done, "it goes on"
+
+
+async def test_a_device_that_does_not_get_ready_is_missed_by_name_and_joins_when_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_link, "PREPARE_S", 0.2)
+    async with linked(tmp_path) as (device, link, told):
+        device.may_prepare.clear()
+        running = asyncio.get_running_loop().create_task(link.run())
+        async with asyncio.timeout(_WAIT_S):
+            await told.lost.wait()
+            assert not told.joined.is_set()
+            device.may_prepare.set()
+            await told.joined.wait()
+        running.cancel()
+        await asyncio.wait([running], timeout=_WAIT_S)

@@ -299,6 +299,17 @@ def test_a_run_that_has_enough_workers_begins_without_the_one_that_is_made_ready
     assert run.state.phase is RunPhase.TRAINING
 
 
+def test_a_worker_that_does_not_get_ready_holds_up_no_start_that_has_enough_others() -> None:
+    slow = events.WorkerLost("bob", "not ready", was_met=True)
+    run = play(replace(PLAN, min_updates=1), [joins("alice"), is_preparing("bob"), slow])
+    assert run.state.phase is RunPhase.TRAINING
+    assert facts.WorkerLost("bob", "bob", "not ready") in facts_in(run.last)
+    assert run.play([joins("bob")]).state.members["bob"].is_connected
+    run = play(PLAN, [joins("alice"), is_preparing("bob"), slow])
+    assert run.state.phase is RunPhase.GATHERING
+    assert run.play([joins("bob")]).state.phase is RunPhase.TRAINING
+
+
 def test_after_a_restart_the_next_round_waits_for_the_worker_that_is_made_ready() -> None:
     plan = replace(PLAN, min_updates=1)
     both = (delivers("alice"), delivers("bob"))

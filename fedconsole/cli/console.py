@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fedconsole.tui.opening import Opening
 
 _ABORT_S = 10.0
+_DEMO_ROUNDS = 200
+"""A minute or so: time to try the keys."""
 
 
 def is_plain(option: bool | None) -> bool:
@@ -83,7 +85,7 @@ async def open_demo(num_workers: int) -> int:
     say("starting the devices")
     async with local_daemons(num_workers) as addresses:
         run = new_run_id()
-        engine = await asyncio.to_thread(start_engine, run, demo_plan(addresses))
+        engine = await asyncio.to_thread(start_engine, run, demo_plan(addresses, _DEMO_ROUNDS))
         app = make_app(settings, Opening("live", run, is_demo=True))
         try:
             await app.run_async(mouse=settings.front_end().mouse)

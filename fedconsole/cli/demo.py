@@ -11,12 +11,12 @@ from fedconsole.cli import options as o
 from fedconsole.coordinator.plan import Plan
 
 
-def demo_plan(addresses: Sequence[str]) -> Plan:
+def demo_plan(addresses: Sequence[str], rounds: int = 10) -> Plan:
     """Reaches a test accuracy of 0.95 on digits within seconds."""
     return Plan(
         task="digits",
         workers=tuple(addresses),
-        rounds=10,
+        rounds=rounds,
         federate_after_n_batches=20,
         batch_size=32,
         lr=0.05,

@@ -259,7 +259,7 @@ async def test_an_operator_runs_a_fleet_by_keys_alone() -> None:
         opened.press("left")
         opened.press("left")
         opened.press("enter")
-        await opened.shows("ABORTED", "Next: fedconsole runs show")
+        await opened.shows("ABORTED", "aborted by the operator")
         opened.press("4")
         await opened.shows(the_only_run(), "aborted")
         opened.press("q")

@@ -20,7 +20,7 @@ from fedconsole.tui.desk import Desk
 from fedconsole.tui.frame import Command, Line
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
-from fedconsole.tui.messages import Alarm, Notice
+from fedconsole.tui.messages import Alarm, Notice, OpenRun
 from fedconsole.tui.run_model import RunModel
 from fedconsole.tui.run_records import AlarmRecord
 from fedconsole.tui.screens.log_file import save_log
@@ -53,6 +53,8 @@ _MOST_TOLD: Final = 3
 _TOGETHER: Final = timedelta(seconds=1)
 """Workers in the palette."""
 _TEST_COLOUR: Final = "#999999"
+_LOOK_EVERY_S: Final = 2.0
+"""For another engine, when the run's own is gone."""
 
 
 class LiveScreen(Steering, TakingUp):
@@ -101,6 +103,8 @@ class LiveScreen(Steering, TakingUp):
         self._num_alarms = 0
         self._last_words = ""
         """Why nothing more comes, if the engine did not say."""
+        self._looked_s = 0.0
+        """When there was no engine; of the desk's clock."""
         self._rows = WorkerRows(self.model, self)
 
     @property
@@ -156,7 +160,16 @@ class LiveScreen(Steering, TakingUp):
             if not num:
                 why = await asyncio.to_thread(self.desk.last_words, self.run_id)
                 self._last_words = _("it never began: {why}", why=why)
+            self._looked_s = self.desk.clock()
             self.model.crash(self._last_words, self.desk.now())
+
+    def _look_for_engine(self) -> None:
+        """A run that was resumed elsewhere is shown anew, from its first line on."""
+        if self.desk.clock() - self._looked_s < _LOOK_EVERY_S:
+            return
+        self._looked_s = self.desk.clock()
+        if self.desk.is_running(self.run_id):
+            self.post_message(OpenRun(self.run_id))
 
     # Drawing
 
@@ -181,6 +194,8 @@ class LiveScreen(Steering, TakingUp):
             self._drawn_sign = sign
             self.refresh_bindings()
         self._num_flushes += 1
+        if self.model.has_crashed and self._replay is None:
+            self._look_for_engine()
 
     @property
     def _room_for_workers(self) -> int:

@@ -23,7 +23,10 @@ class TakingUp(ConsoleScreen):
         try:
             await self.desk.take_up(run)
         except FedconsoleError as error:
-            self.post_message(Notice(str(error), "error"))
-            return
-        self.post_message(Echo(f"fedconsole resume {quote(run)}"))
+            # Another console may have been quicker: then there is an engine to join.
+            if not self.desk.is_running(run):
+                self.post_message(Notice(str(error), "error"))
+                return
+        else:
+            self.post_message(Echo(f"fedconsole resume {quote(run)}"))
         self.post_message(OpenRun(run))

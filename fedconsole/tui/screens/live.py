@@ -73,6 +73,7 @@ class LiveScreen(Steering, TakingUp):
         key("x", "next_axis", "x axis"),
         key("tab", "app.focus_next", "Next pane", show=False),
         key("z", "zoom", "Zoom"),
+        key("/", "want_filter", "Filter", show=False),
         key("r", "open_page", "Page of the run", cli="fedconsole runs show RUN", show=False),
     ]
     DEFAULT_CSS = """
@@ -332,6 +333,10 @@ class LiveScreen(Steering, TakingUp):
         self.query_one("#filter", FilterBar).clear()
         # There is nothing behind a run.
         return True
+
+    def action_want_filter(self) -> None:
+        """From a pane that has no filter of its own."""
+        self.query_one("#filter", FilterBar).open()
 
     @on(FilterBar.Changed)
     def _filter(self, event: FilterBar.Changed) -> None:

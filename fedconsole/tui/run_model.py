@@ -120,8 +120,10 @@ class RunModel(RunFigures):
                 self.quorum_at = now
                 self.quorum_then = line.get("then", "")
                 self.preparing = line.get("preparing", ())
-                if self.phase is RunPhase.CLOSING or line.get("phase") == "waiting":
+                waits = self.phase is RunPhase.CLOSING or line.get("phase") == "waiting"
+                if waits and self.phase is not RunPhase.WAITING:
                     self.phase = RunPhase.WAITING
+                    self._rest()
             case "stalled":
                 self.stalled = clean(line["reason"], 200)
                 self.alarm(sentence(line))

@@ -124,6 +124,20 @@ def test_a_run_that_stands_still_has_no_eta(halt: Line, goes_on: Line) -> None:
     assert play(goes_on, model=model).eta_s(after(71)) is not None
 
 
+def test_a_run_that_waits_for_workers_is_as_fast_as_who_trains_meanwhile() -> None:
+    model = play(
+        created(rounds=4),
+        opened(1, "bob"),
+        *(batches("bob", [1.0], at=at, first=at) for at in (1, 2)),
+    )
+    assert model.examples_per_s > 0
+    play(line("run.quorum", 3, have=1, need=2, seconds_left=30, phase="waiting"), model=model)
+    assert model.examples_per_s == 0
+    play(*(batches("bob", [1.0], at=at, first=at) for at in (4, 5)), model=model)
+    play(line("run.quorum", 6, have=1, need=2, seconds_left=27, phase="waiting"), model=model)
+    assert model.examples_per_s > 0
+
+
 def test_another_engine_ends_a_pause() -> None:
     model = play(created(rounds=2), opened(1, "bob"), closed(1, "bob", seconds=10.0))
     play(opened(2, "bob"), line("run.paused", 1, round=2), model=model)

@@ -264,8 +264,8 @@ class LiveScreen(Steering, TakingUp):
     def _tell_alarms(self) -> None:
         num_new = self.model.num_alarms - self._num_alarms
         self._num_alarms = self.model.num_alarms
-        if not num_new:
-            return
+        if not num_new or self._replay is not None:
+            return  # what is replayed is no news
         new = self.model.alarms[-num_new:]
         # At the start the past comes at once: of that only what came with the last is news.
         news = [record for record in new if new[-1].time - record.time <= _TOGETHER]
@@ -330,8 +330,9 @@ class LiveScreen(Steering, TakingUp):
         if self.maximized is not None:
             self.minimize()
             return True
-        self.query_one("#filter", FilterBar).clear()
-        # There is nothing behind a run.
+        if not self.query_one("#filter", FilterBar).clear() and self._replay is not None:
+            self.app.call_later(self.app.switch_mode, "history")
+        # There is nothing behind a run that goes on.
         return True
 
     def action_want_filter(self) -> None:

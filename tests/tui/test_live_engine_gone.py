@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,26 @@ async def test_a_run_that_was_resumed_elsewhere_is_shown_again_from_its_first_li
         assert "without a last word" not in text_of(pilot)
         assert "take_up" not in offered(pilot)
         assert {"pause", "abort", "stop"} <= offered(pilot).keys()
+
+
+async def test_until_the_new_engine_says_something_nothing_of_the_old_one_is_shown_as_news() -> (
+    None
+):
+    wall = datetime.fromisoformat(BUSY[-1]["time"]) + timedelta(seconds=60)
+    desk = BrokenDesk(journals={RUN: [*BUSY]}, running={RUN}, wall=wall)
+    async with console(desk, LIVE) as pilot:
+        await shows(pilot, "☓ CRASHED")
+        desk.is_mended = True
+        await press(pilot, "u", ends="take_up")
+        await shows(pilot, "PREPARING", "round 7/10", "ETA —")
+        second = lines_of(pilot)[2]
+        assert ("TRAINING" in second, "ex/s" in second) == (False, False)
+        assert "has said nothing" not in text_of(pilot)
+        asked = {"pause", "abort", "stop"}
+        assert asked & offered(pilot).keys() == {"abort"}
+        desk.tell(RUN, after(BUSY, "run.restarted", 61, round=7))
+        await shows(pilot, "▶ TRAINING")
+        assert asked <= offered(pilot).keys()
 
 
 async def test_resuming_what_was_resumed_elsewhere_joins_it() -> None:

@@ -38,7 +38,7 @@ NO_SERIES = Series()
 
 def picture(model: RunModel) -> dict[str, Any]:
     """All that is known, as values; not that there was a line, nor the log."""
-    of_lines = {"version", "last_at", "_told_at", "_log"}
+    of_lines = {"version", "last_at", "told_at", "_log"}
     known = {name: value for name, value in vars(model).items() if name not in of_lines}
     known["attendance"] = dict(model.attendance.rounds)
     known["workers"] = [replace(row, series=NO_SERIES) for row in model.workers.values()]

@@ -170,7 +170,7 @@ class LiveScreen(Steering, TakingUp):
             return
         self._looked_s = self.desk.clock()
         if self.desk.is_running(self.run_id):
-            self.post_message(OpenRun(self.run_id))
+            self.post_message(OpenRun(self.run_id, self.model.told_at))
 
     # Drawing
 

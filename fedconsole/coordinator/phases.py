@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from fedconsole.errors import RefusedError
 
@@ -45,6 +45,18 @@ class Request(StrEnum):
     """Too few workers or updates: give them the whole time once more."""
     FEWER = "fewer"
     """Too few workers or updates: this round is content with those that are there."""
+
+    @property
+    def in_words(self) -> str:
+        """What it asks for, in a sentence."""
+        return _IN_WORDS.get(self, self.value)
+
+
+_IN_WORDS: Final = {
+    Request.STOP: "stop after this round",
+    Request.WAIT: "give more time",
+    Request.FEWER: "go on with fewer",
+}
 
 
 class IllegalRequest(RefusedError):
@@ -119,7 +131,7 @@ def require_allowed(request: Request, phase: RunPhase) -> None:
     allowed = allowed_requests(phase)
     if request not in allowed:
         instead = f"possible now: {', '.join(sorted(allowed))}" if allowed else "it has ended"
-        raise IllegalRequest(f"cannot {request}: the run is {phase}; {instead}")
+        raise IllegalRequest(f"cannot {request.in_words}: the run is {phase}; {instead}")
 
 
 def is_move(source: RunPhase, target: RunPhase) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -195,7 +196,7 @@ class FedconsoleApp(TellingApp):
     # What screens ask for
 
     async def on_open_run(self, message: messages.OpenRun) -> None:
-        await self.show_run(message.run)
+        await self.show_run(message.run, message.taken_up_at)
 
     async def on_replay(self, message: messages.Replay) -> None:
         await self._replay(message.run, message.speed)
@@ -213,7 +214,7 @@ class FedconsoleApp(TellingApp):
         if isinstance(self.screen, NewRunScreen):
             fill(self.screen)
 
-    async def show_run(self, run: str) -> None:
+    async def show_run(self, run: str, taken_up_at: datetime | None = None) -> None:
         if self.desk.is_running(run):
             from fedconsole.tui.screens.live import LiveScreen
 
@@ -221,7 +222,9 @@ class FedconsoleApp(TellingApp):
             shown = self.screen
             # What is shown of an engine that is gone, or of a replay, does not go on.
             if not (isinstance(shown, LiveScreen) and shown.run_id == run and shown.is_steerable):
-                await self._show_live(LiveScreen(self.desk, run))
+                live = LiveScreen(self.desk, run)
+                live.model.taken_up_at = taken_up_at
+                await self._show_live(live)
         else:
             from fedconsole.tui.screens.run_page import RunPage
 

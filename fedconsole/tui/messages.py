@@ -61,6 +61,8 @@ class OpenRun(Message):
     """Show a run: live while it goes on, else the page of its history."""
 
     run: str
+    taken_up_at: datetime | None = None
+    """When another engine took it up just now."""
 
 
 @dataclass

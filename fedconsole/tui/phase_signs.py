@@ -24,4 +24,6 @@ _PHASE_SIGNS: Final = {
 
 
 def sign_of(model: RunModel) -> str:
-    return "crashed" if model.has_crashed else _PHASE_SIGNS.get(model.phase, "new")
+    if model.has_crashed:
+        return "crashed"
+    return "new" if model.taken_up_at is not None else _PHASE_SIGNS.get(model.phase, "new")

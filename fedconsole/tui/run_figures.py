@@ -37,6 +37,8 @@ class RunFigures:
         """Workers that have not acknowledged a pause or an abort."""
         self.has_crashed = False
         """Its engine is gone without a last line; who reads the lines knows."""
+        self.taken_up_at: datetime | None = None
+        """When another engine took the run up, by the wall clock; None again with its first line."""
         self.is_stopping = False
         """The run ends after this round."""
         self.have: int | None = None
@@ -69,13 +71,16 @@ class RunFigures:
     @property
     def phase_word(self) -> str:
         """English, in capitals."""
-        if self.phase is RunPhase.GATHERING and not self.workers:
+        begins = self.phase is RunPhase.GATHERING and not self.workers
+        if begins or self.taken_up_at is not None:
             # The engine captures the task first.
             return "PREPARING"
         return self.phase.value.upper()
 
     @property
     def allowed(self) -> frozenset[Request]:
+        if self.taken_up_at is not None:
+            return frozenset({Request.ABORT})
         return allowed_requests(self.phase)
 
     @property
@@ -102,6 +107,8 @@ class RunFigures:
     @property
     def examples_per_s(self) -> float:
         """Of the cohort; each worker as fast as it was last. 0: nobody trains."""
+        if self.taken_up_at is not None:
+            return 0
         rows = (self.workers.get(name) for name in self.cohort)
         return sum(row.examples_per_s or 0 for row in rows if row)
 
@@ -140,7 +147,9 @@ class RunFigures:
     def eta_s(self, now: datetime) -> tuple[float, float] | None:
         """Seconds to the end and their spread; None before one round is done, and while the run waits."""
         total = self.num_rounds
-        stands_still = self.phase is RunPhase.WAITING or bool(self.stalled)
+        stands_still = (
+            self.phase is RunPhase.WAITING or bool(self.stalled) or self.taken_up_at is not None
+        )
         if total is None or self.is_finished or stands_still:
             return None
         return self.round_times.left_s(max(0, total - self.num_finished), now)

@@ -45,7 +45,7 @@ class RunModel(RunFigures):
     def __init__(self) -> None:
         super().__init__()
         self._log: list[LogRecord] = []
-        self._told_at = datetime.min.replace(tzinfo=UTC)
+        self.told_at = datetime.min.replace(tzinfo=UTC)
         """Of the last line, by the wall clock: what is said of it is shown with that."""
 
     def take_log(self) -> list[LogRecord]:
@@ -61,8 +61,10 @@ class RunModel(RunFigures):
         Args:
             at: when it was, on the clock that gives every `now`; None: when it says.
         """
-        self._told_at = datetime.fromisoformat(line["time"])
-        now = at or self._told_at
+        self.told_at = datetime.fromisoformat(line["time"])
+        if self.taken_up_at is not None and self.told_at > self.taken_up_at:
+            self.taken_up_at = None
+        now = at or self.told_at
         self.last_at = now
         self.version += 1
         self.stalled = ""
@@ -120,8 +122,10 @@ class RunModel(RunFigures):
                 self.quorum_at = now
                 self.quorum_then = line.get("then", "")
                 self.preparing = line.get("preparing", ())
-                if self.phase is RunPhase.CLOSING or line.get("phase") == "waiting":
+                waits = self.phase is RunPhase.CLOSING or line.get("phase") == "waiting"
+                if waits and self.phase is not RunPhase.WAITING:
                     self.phase = RunPhase.WAITING
+                    self._rest()
             case "stalled":
                 self.stalled = clean(line["reason"], 200)
                 self.alarm(sentence(line))
@@ -255,7 +259,7 @@ class RunModel(RunFigures):
         for trouble in row.take_telemetry(line):
             text = f"{row.label} {trouble}"
             self.alarm(text, row.label)
-            self._log.append(LogRecord(self._told_at, Level.WARNING, row.label, text))
+            self._log.append(LogRecord(self.told_at, Level.WARNING, row.label, text))
 
     def _take_test(self, line: Line) -> None:
         self.tests.append(
@@ -296,13 +300,13 @@ class RunModel(RunFigures):
 
     def alarm(self, text: str, worker: str = "", at: datetime | None = None) -> None:
         """Something that the operator should see; `at`: by the wall clock; None: with the last line."""
-        self.alarms.append(AlarmRecord(at or self._told_at, clean(text, LINE_LIMIT), worker))
+        self.alarms.append(AlarmRecord(at or self.told_at, clean(text, LINE_LIMIT), worker))
         del self.alarms[:-_MAX_ALARMS]
         self.num_alarms += 1
 
     def _say(self, level: Level, line: Line, text: str) -> None:
         name = clean(line.get("worker") or "", 64)
-        self._log.append(LogRecord(self._told_at, level, name, text))
+        self._log.append(LogRecord(self.told_at, level, name, text))
 
 
 def _letter(number: int) -> str:

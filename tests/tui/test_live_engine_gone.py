@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from fedconsole.tui.opening import Opening
 from fedconsole.tui.screens.live import LiveScreen
 from tests.support.desk import PreparedDesk
 from tests.support.histories import lines_of, press, settle, text_of, told
-from tests.tui.driving import BUSY, RUN, console, going, offered, shows, until
+from tests.tui.driving import BUSY, RUN, after, console, going, offered, shows, until
 from tests.tui.test_live_screen import LIVE, PASSED_S
 
 
@@ -24,12 +25,23 @@ class BrokenDesk(PreparedDesk):
     """Its engines end in the midst of a run; `last` is raised then, if it is not None."""
 
     last: RefusedError | None = None
+    is_mended: bool = False
+    """The next engine goes on."""
 
     async def follow(self, run: str) -> AsyncIterator[Line]:
+        if self.is_mended:
+            async for line in super().follow(run):
+                yield line
         for line in self.journals[run]:
             yield line
+        self.running.discard(run)
         if self.last is not None:
             raise self.last
+
+    def resume_elsewhere(self, run: str) -> None:
+        """As another terminal does."""
+        self.is_mended = True
+        self.running.add(run)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +78,54 @@ async def test_a_run_whose_engine_died_is_shown_as_crashed_and_can_be_resumed() 
         assert desk.taken_up == [RUN]
         assert f"fedconsole resume {RUN}" in told(pilot)
         await until(pilot, lambda: pilot.app.screen is not dead)
+
+
+async def test_a_run_that_was_resumed_elsewhere_is_shown_again_from_its_first_line_on() -> None:
+    desk = BrokenDesk(journals={RUN: [*BUSY]}, running={RUN})
+    async with console(desk, LIVE) as pilot:
+        await shows(pilot, "☓ CRASHED")
+        desk.let_pass(2)
+        await settle(pilot)
+        assert "☓ CRASHED" in text_of(pilot)
+        desk.resume_elsewhere(RUN)
+        desk.tell(RUN, after(BUSY, "run.restarted", 9, round=7))
+        desk.let_pass(2)
+        await shows(pilot, "▶ TRAINING", "round 7/10", "3 Live ▶")
+        assert "without a last word" not in text_of(pilot)
+        assert "take_up" not in offered(pilot)
+        assert {"pause", "abort", "stop"} <= offered(pilot).keys()
+
+
+async def test_until_the_new_engine_says_something_nothing_of_the_old_one_is_shown_as_news() -> (
+    None
+):
+    wall = datetime.fromisoformat(BUSY[-1]["time"]) + timedelta(seconds=60)
+    desk = BrokenDesk(journals={RUN: [*BUSY]}, running={RUN}, wall=wall)
+    async with console(desk, LIVE) as pilot:
+        await shows(pilot, "☓ CRASHED")
+        desk.is_mended = True
+        await press(pilot, "u", ends="take_up")
+        await shows(pilot, "PREPARING", "round 7/10", "ETA —")
+        second = lines_of(pilot)[2]
+        assert ("TRAINING" in second, "ex/s" in second) == (False, False)
+        assert "has said nothing" not in text_of(pilot)
+        asked = {"pause", "abort", "stop"}
+        assert asked & offered(pilot).keys() == {"abort"}
+        desk.tell(RUN, after(BUSY, "run.restarted", 61, round=7))
+        await shows(pilot, "▶ TRAINING")
+        assert asked <= offered(pilot).keys()
+
+
+async def test_resuming_what_was_resumed_elsewhere_joins_it() -> None:
+    desk = BrokenDesk(journals={RUN: BUSY}, running={RUN})
+    async with console(desk, LIVE) as pilot:
+        await shows(pilot, "☓ CRASHED")
+        desk.resume_elsewhere(RUN)
+        desk.refusal = RefusedError("it is resumed already")
+        await press(pilot, "u", ends="take_up")
+        await shows(pilot, "▶ TRAINING")
+        assert "it is resumed already" not in told(pilot)
+        assert f"fedconsole resume {RUN}" not in told(pilot)
 
 
 async def test_a_run_with_an_engine_has_nothing_to_resume() -> None:

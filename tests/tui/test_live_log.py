@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
 from rich.cells import cell_len
 from textual.pilot import Pilot
 from textual.widgets import Input
@@ -92,6 +93,15 @@ async def test_enter_on_a_worker_shows_its_lines_only() -> None:
         await press(pilot, "escape")
         assert "word 001" in text_of(pilot)
         assert workers_of(pilot).shown == 3
+
+
+@pytest.mark.parametrize("pane", ["#plot", "#workers", "#log", None])
+async def test_the_filter_opens_whatever_has_the_focus(pane: str | None) -> None:
+    async with console(going(BUSY), LIVE) as pilot:
+        screen = pilot.app.screen
+        screen.set_focus(screen.query_one(pane) if pane else None)
+        await press(pilot, "slash", "b", "slash")
+        assert screen.query_one("#filter Input", Input).value == "b/"
 
 
 async def test_the_lines_that_pass_the_filter_are_saved(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from fedconsole.tui.dialogs.alarms import AlarmsDialog
 from fedconsole.tui.dialogs.choice import Choice
 from fedconsole.tui.formats import span
 from fedconsole.tui.opening import Opening
+from fedconsole.tui.screens.history import HistoryScreen
 from fedconsole.tui.screens.live import LiveScreen
 from fedconsole.tui.screens.run_page import RunPage
 from fedconsole.tui.widgets.line_log import LineLog
@@ -421,6 +422,19 @@ async def test_a_replay_can_be_asked_for_nothing() -> None:
         await press(pilot, "a", "o", "p")
         assert pilot.app.screen is screen
         assert desk.requests == []
+
+
+async def test_what_a_replay_shows_is_no_news_and_escape_leads_back_to_the_history() -> None:
+    desk = going(PAUSED[:1])
+    desk.journals[RUN] = [PAUSED[0], {**PAUSED[-1], "time": PAUSED[0]["time"]}]
+    desk.running.clear()
+    async with console(desk, Opening("live", replay=(RUN, 60.0))) as pilot:
+        await shows(pilot, "✓ COMPLETED")
+        assert told(pilot) == []
+        await press(pilot, "slash", "b", "enter", "escape")
+        assert isinstance(pilot.app.screen, LiveScreen)
+        await press(pilot, "escape")
+        await until(pilot, lambda: isinstance(pilot.app.screen, HistoryScreen))
 
 
 async def test_the_x_axis_goes_over_steps_time_and_rounds() -> None:

@@ -9,7 +9,14 @@ from msgspec.structs import replace
 
 from fedconsole.coordinator import commands, events, facts
 from fedconsole.coordinator.machine import advance
-from fedconsole.coordinator.phases import IllegalRequest, RunPhase, allowed_requests, phase_diagram
+from fedconsole.coordinator.phases import (
+    IllegalRequest,
+    Request,
+    RunPhase,
+    allowed_requests,
+    phase_diagram,
+    require_allowed,
+)
 from fedconsole.coordinator.plan import OnQuorumLoss, Plan, Weighting
 from fedconsole.coordinator.state import Outcome, TimerKind
 from fedconsole.errors import ExitCode
@@ -360,6 +367,19 @@ def test_an_illegal_request_says_what_is_possible() -> None:
     assert str(caught.value) == (
         "cannot resume: the run is training; possible now: abort, pause, stop"
     )
+
+
+@pytest.mark.parametrize(
+    ("request_made", "words"),
+    [
+        (Request.FEWER, "cannot go on with fewer: the run is training"),
+        (Request.WAIT, "cannot give more time: the run is training"),
+        (Request.RESUME, "cannot resume: the run is training"),
+    ],
+)
+def test_an_illegal_request_is_refused_in_words(request_made: Request, words: str) -> None:
+    with pytest.raises(IllegalRequest, match=words):
+        require_allowed(request_made, RunPhase.TRAINING)
 
 
 def test_every_unfinished_phase_can_be_aborted_and_no_finished_one_asked_anything() -> None:

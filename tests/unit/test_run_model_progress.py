@@ -38,7 +38,7 @@ NO_SERIES = Series()
 
 def picture(model: RunModel) -> dict[str, Any]:
     """All that is known, as values; not that there was a line, nor the log."""
-    of_lines = {"version", "last_at", "_told_at", "_log"}
+    of_lines = {"version", "last_at", "told_at", "_log"}
     known = {name: value for name, value in vars(model).items() if name not in of_lines}
     known["attendance"] = dict(model.attendance.rounds)
     known["workers"] = [replace(row, series=NO_SERIES) for row in model.workers.values()]
@@ -122,6 +122,20 @@ def test_a_run_that_stands_still_has_no_eta(halt: Line, goes_on: Line) -> None:
     assert model.eta_s(after(5)) is not None
     assert play(halt, model=model).eta_s(after(65)) is None
     assert play(goes_on, model=model).eta_s(after(71)) is not None
+
+
+def test_a_run_that_waits_for_workers_is_as_fast_as_who_trains_meanwhile() -> None:
+    model = play(
+        created(rounds=4),
+        opened(1, "bob"),
+        *(batches("bob", [1.0], at=at, first=at) for at in (1, 2)),
+    )
+    assert model.examples_per_s > 0
+    play(line("run.quorum", 3, have=1, need=2, seconds_left=30, phase="waiting"), model=model)
+    assert model.examples_per_s == 0
+    play(*(batches("bob", [1.0], at=at, first=at) for at in (4, 5)), model=model)
+    play(line("run.quorum", 6, have=1, need=2, seconds_left=27, phase="waiting"), model=model)
+    assert model.examples_per_s > 0
 
 
 def test_another_engine_ends_a_pause() -> None:

@@ -20,7 +20,7 @@ from fedconsole.tui.desk import Desk
 from fedconsole.tui.frame import Command, Line
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
-from fedconsole.tui.messages import Alarm, Notice
+from fedconsole.tui.messages import Alarm, Notice, OpenRun
 from fedconsole.tui.run_model import RunModel
 from fedconsole.tui.run_records import AlarmRecord
 from fedconsole.tui.screens.log_file import save_log
@@ -53,6 +53,8 @@ _MOST_TOLD: Final = 3
 _TOGETHER: Final = timedelta(seconds=1)
 """Workers in the palette."""
 _TEST_COLOUR: Final = "#999999"
+_LOOK_EVERY_S: Final = 2.0
+"""For another engine, when the run's own is gone."""
 
 
 class LiveScreen(Steering, TakingUp):
@@ -71,6 +73,7 @@ class LiveScreen(Steering, TakingUp):
         key("x", "next_axis", "x axis"),
         key("tab", "app.focus_next", "Next pane", show=False),
         key("z", "zoom", "Zoom"),
+        key("/", "want_filter", "Filter", show=False),
         key("r", "open_page", "Page of the run", cli="fedconsole runs show RUN", show=False),
     ]
     DEFAULT_CSS = """
@@ -101,6 +104,8 @@ class LiveScreen(Steering, TakingUp):
         self._num_alarms = 0
         self._last_words = ""
         """Why nothing more comes, if the engine did not say."""
+        self._looked_s = 0.0
+        """When there was no engine; of the desk's clock."""
         self._rows = WorkerRows(self.model, self)
 
     @property
@@ -156,7 +161,16 @@ class LiveScreen(Steering, TakingUp):
             if not num:
                 why = await asyncio.to_thread(self.desk.last_words, self.run_id)
                 self._last_words = _("it never began: {why}", why=why)
+            self._looked_s = self.desk.clock()
             self.model.crash(self._last_words, self.desk.now())
+
+    def _look_for_engine(self) -> None:
+        """A run that was resumed elsewhere is shown anew, from its first line on."""
+        if self.desk.clock() - self._looked_s < _LOOK_EVERY_S:
+            return
+        self._looked_s = self.desk.clock()
+        if self.desk.is_running(self.run_id):
+            self.post_message(OpenRun(self.run_id, self.model.told_at))
 
     # Drawing
 
@@ -181,6 +195,8 @@ class LiveScreen(Steering, TakingUp):
             self._drawn_sign = sign
             self.refresh_bindings()
         self._num_flushes += 1
+        if self.model.has_crashed and self._replay is None:
+            self._look_for_engine()
 
     @property
     def _room_for_workers(self) -> int:
@@ -248,8 +264,8 @@ class LiveScreen(Steering, TakingUp):
     def _tell_alarms(self) -> None:
         num_new = self.model.num_alarms - self._num_alarms
         self._num_alarms = self.model.num_alarms
-        if not num_new:
-            return
+        if not num_new or self._replay is not None:
+            return  # what is replayed is no news
         new = self.model.alarms[-num_new:]
         # At the start the past comes at once: of that only what came with the last is news.
         news = [record for record in new if new[-1].time - record.time <= _TOGETHER]
@@ -314,9 +330,14 @@ class LiveScreen(Steering, TakingUp):
         if self.maximized is not None:
             self.minimize()
             return True
-        self.query_one("#filter", FilterBar).clear()
-        # There is nothing behind a run.
+        if not self.query_one("#filter", FilterBar).clear() and self._replay is not None:
+            self.app.call_later(self.app.switch_mode, "history")
+        # There is nothing behind a run that goes on.
         return True
+
+    def action_want_filter(self) -> None:
+        """From a pane that has no filter of its own."""
+        self.query_one("#filter", FilterBar).open()
 
     @on(FilterBar.Changed)
     def _filter(self, event: FilterBar.Changed) -> None:

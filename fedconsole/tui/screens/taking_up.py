@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from shlex import quote
 from typing import Final
 
@@ -20,10 +21,15 @@ class TakingUp(ConsoleScreen):
         self.run_worker(self._take_up(run), group="take_up", exclusive=True)
 
     async def _take_up(self, run: str) -> None:
+        taken_up_at: datetime | None = self.desk.now()
         try:
             await self.desk.take_up(run)
         except FedconsoleError as error:
-            self.post_message(Notice(str(error), "error"))
-            return
-        self.post_message(Echo(f"fedconsole resume {quote(run)}"))
-        self.post_message(OpenRun(run))
+            # Another console may have been quicker: then there is an engine to join.
+            if not self.desk.is_running(run):
+                self.post_message(Notice(str(error), "error"))
+                return
+            taken_up_at = None
+        else:
+            self.post_message(Echo(f"fedconsole resume {quote(run)}"))
+        self.post_message(OpenRun(run, taken_up_at))

@@ -123,6 +123,8 @@ def banner(model: RunModel, widget: Widget, now: datetime) -> Text | None:
     """What is wrong, or how it ended; None: nothing to say."""
     if model.ending is not None:
         return _ending(model, widget)
+    if model.taken_up_at is not None:
+        return None  # what was wrong, the last engine said
     parts = []
     if model.stalled:
         parts.append(_("the run stands still: {reason}", reason=model.stalled))

@@ -65,11 +65,8 @@ class Work:
         self._plan = plan
         self._require_test_shape()
         self._require_goal()
-        if plan.save_model is not None and not _target(plan.save_model).parent.is_dir():
-            raise RefusedError(
-                f"--save-model names {plan.save_model}, but there is no folder "
-                f"{_target(plan.save_model).parent}: make it first"
-            )
+        if plan.save_model is not None:
+            _require_target(plan.save_model)
         self._device = _device(plan)
         self._graphs: ModelGraphs = model.graphs
         self._evaluation = CompiledGraph(model.graphs.evaluation, self._device)
@@ -196,6 +193,8 @@ class Work:
         if self._plan.save_model is None:
             return self._store.model_path
         path = _target(self._plan.save_model)
+        if not _may_be_replaced(path):
+            raise OSError(f"{path} is no regular file any more")
         _write_state_dict(path, self._state_dict(model))
         return path
 
@@ -275,6 +274,27 @@ def _keep_graphs(path: Path, content: bytes, task: str) -> None:
 
 def _target(save_model: str) -> Path:
     return Path(save_model).expanduser().absolute()
+
+
+def _require_target(save_model: str) -> None:
+    """Raises RefusedError: no model could be written there."""
+    path = _target(save_model)
+    if not path.parent.is_dir():
+        raise RefusedError(
+            f"--save-model names {save_model}, but there is no folder {path.parent}: make it first"
+        )
+    if not _may_be_replaced(path):
+        raise RefusedError(
+            f"--save-model names {save_model}, which is no regular file: give the name of a file"
+        )
+
+
+def _may_be_replaced(path: Path) -> bool:
+    """A model takes the place of what has its name: that must be no device, and not one's folder."""
+    # /dev/stdout is a file where the output goes to one; /dev/shm is for files.
+    if path.is_relative_to("/dev") and not path.is_relative_to("/dev/shm"):
+        return False
+    return path.is_file() or not path.exists()
 
 
 def _write_state_dict(path: Path, state: Mapping[str, Tensor]) -> None:

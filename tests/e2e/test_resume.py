@@ -22,7 +22,7 @@ from fedconsole.coordinator.plan import Plan
 from fedconsole.engine.control import ControlLink
 from fedconsole.engine.launch import new_run_id, start_engine, take_up_engine
 from fedconsole.engine.store import Line
-from fedconsole.errors import EngineCrashedError, FedconsoleError, RefusedError
+from fedconsole.errors import FedconsoleError, RefusedError, StorageError
 from fedconsole.fleet.local import local_daemons
 from pi_daemon.protocol.messages import DeviceState, Hello, Role
 from tests.support.disks import full, small_disk
@@ -324,7 +324,7 @@ async def test_two_engines_never_carry_one_run() -> None:
     plan = digits_plan(rounds=100_000)
     engine = start_engine(run, plan)
     try:
-        with pytest.raises(EngineCrashedError, match="another engine carries the run"):
+        with pytest.raises(StorageError, match="another engine carries the run"):
             start_engine(run, plan, goes_on_in=".")
         assert history.is_running(run)
     finally:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -238,6 +239,30 @@ def test_a_broken_journal_is_named() -> None:
     (history.folder_of("20261122-aaaa") / "run.db").write_bytes(b"not a database" * 100)
     with pytest.raises(StorageError, match=r"cannot read the journal .*run\.db"):
         history.summarize("20261122-aaaa")
+
+
+def test_a_journal_without_its_table_is_none_yet() -> None:
+    write_journal("20261122-aaaa", [CREATED])
+    folder = history.folder_of("20261122-bbbb")
+    folder.mkdir()
+    (folder / "run.db").touch()
+    assert history.summarize("20261122-bbbb") is None
+    assert history.resolve("latest") == ["20261122-aaaa"]
+
+
+def test_the_latest_run_is_none_that_a_wrong_clock_put_into_the_future(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_ns = time.time_ns()
+    for days, run in ((400, "20271227-aaaa"), (-1, "20261121-bbbb"), (-2, "20261120-cccc")):
+        with monkeypatch.context() as patched:
+            there_ns = now_ns + days * 86_400 * 10**9
+            patched.setattr("time.time_ns", lambda there_ns=there_ns: there_ns)
+            write_journal(run, [CREATED])
+    assert history.resolve("latest") == ["20261121-bbbb"]
+    history.remove("20261121-bbbb")
+    history.remove("20261120-cccc")
+    assert history.resolve("latest") == ["20271227-aaaa"]
 
 
 def test_a_broken_journal_hides_no_other_run() -> None:

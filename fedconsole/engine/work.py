@@ -32,7 +32,7 @@ from pi_daemon.durable import put_in_place
 from pi_daemon.learning.evaluation import Evaluation, evaluate
 from pi_daemon.learning.graph import CompiledGraph
 from pi_daemon.protocol.errors import ProtocolError, TensorError
-from pi_daemon.protocol.graphs import ModelGraphs, encode_graphs
+from pi_daemon.protocol.graphs import GraphError, ModelGraphs, decode_graphs, encode_graphs
 from pi_daemon.protocol.messages import Evaluated
 from pi_daemon.protocol.tensors import require_specs
 
@@ -261,11 +261,15 @@ class Work:
 
 
 def _keep_graphs(path: Path, content: bytes, task: str) -> None:
-    if not path.exists():
+    try:
+        kept = encode_graphs(decode_graphs(path.read_bytes()))
+    except (FileNotFoundError, GraphError):
+        # There are none yet, or a disk has damaged them: only whole ones tell a change of the task.
         temporary = path.with_name(path.name + ".partial")
         temporary.write_bytes(content)
         put_in_place(temporary, path)
-    elif path.read_bytes() != content:
+        return
+    if kept != content:
         raise RefusedError(
             f"the task {task} is not what it was when the run began (or torch is not): its graphs "
             f"differ from {path}; bring it back, or start a new run with --init-from"

@@ -152,8 +152,13 @@ def test_a_run_with_an_engine_is_paused_when_its_journal_says_so(
     assert (summary.state, summary.state.is_going, summary.seconds) == (state, True, None)
 
 
-def test_a_run_whose_engine_died_before_its_first_line_is_known_with_the_reason() -> None:
-    write_journal("20261122-aaaa", [CREATED])
+def test_a_run_whose_engine_died_before_its_first_line_is_known_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patched:
+        # The times of folders are some milliseconds coarse.
+        patched.setattr("time.time_ns", lambda: 0)
+        write_journal("20261122-aaaa", [CREATED])
     folder = history.folder_of("20261122-bbbb")
     folder.mkdir()
     (folder / "engine.log").write_text("Traceback\nMemoryError\n")

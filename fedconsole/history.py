@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -110,14 +110,12 @@ def by_start() -> list[str]:
     Raises:
         StorageError: as `run_ids`.
     """
-    started = []
-    for run in run_ids():
-        try:
-            started.append((_started(folder_of(run)), run))
-        except (StorageError, LookupError) as error:
-            # It must not hide the others; reading it says what is wrong. One that is just made has no journal yet.
-            if isinstance(error, StorageError) or not is_carried(run):
-                started.append((_changed(folder_of(run)), run))
+    started = [
+        (_began(folder_of(run)), run)
+        for run in run_ids()
+        # One that is just made has no journal yet.
+        if has_journal(run) or not is_carried(run)
+    ]
     return [run for _, run in sorted(started)]
 
 
@@ -149,6 +147,15 @@ def _started(folder: Path) -> str:
     return time
 
 
+def _began(folder: Path) -> str:
+    """When a run began; without a journal that can be read, when its folder changed last."""
+    try:
+        return _started(folder)
+    except (StorageError, LookupError):
+        # It must not hide the others; reading it says what is wrong.
+        return _changed(folder)
+
+
 def _changed(folder: Path) -> str:
     try:
         changed = datetime.fromtimestamp(folder.stat().st_mtime, tz=UTC)
@@ -158,11 +165,28 @@ def _changed(folder: Path) -> str:
 
 
 def has_journal(run: str) -> bool:
-    return (folder_of(run) / "run.db").exists()
+    """Be it one that cannot be read."""
+    try:
+        _started(folder_of(run))
+    except LookupError:
+        return False
+    except StorageError:
+        pass
+    return True
+
+
+def _latest(known: list[str]) -> list[str]:
+    runs = [run for run in by_start() if has_journal(run)]
+    # A clock may be set back a little; what began long after now did so under a wrong one.
+    tomorrow = (datetime.now(tz=UTC) + timedelta(days=1)).isoformat()
+    until_now = [run for run in runs if _began(folder_of(run)) < tomorrow]
+    return until_now[-1:] or runs[-1:] or known[-1:]
 
 
 def resolve(reference: str) -> list[str]:
     """The runs that a unique prefix, `latest` or `all` means.
+
+    `latest` began last, but no later than a day after now.
 
     Raises:
         UsageError: none, or more than one for a prefix.
@@ -173,7 +197,7 @@ def resolve(reference: str) -> list[str]:
     if not known:
         raise UsageError(f"there are no runs in {paths.runs_dir()}; start one: fedconsole run")
     if reference == "latest":
-        return [run for run in by_start() if has_journal(run)][-1:] or known[-1:]
+        return _latest(known)
     if reference in known:
         return [reference]
     match [run for run in known if run.startswith(reference)]:

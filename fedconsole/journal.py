@@ -12,7 +12,7 @@ from fedconsole.errors import StorageError
 
 
 def select(folder: Path, condition: str, *values: object) -> Iterator[Line]:
-    """The lines for which an SQL condition holds; none if there is no journal.
+    """The lines for which an SQL condition holds; none if there is no journal yet.
 
     Raises:
         StorageError: the journal cannot be read.
@@ -25,6 +25,8 @@ def select(folder: Path, condition: str, *values: object) -> Iterator[Line]:
         _require_regular(path)
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
         with closing(connection) as database:
+            if not any(database.execute("SELECT 1 FROM sqlite_schema")):
+                return  # Its engine ended, or has not come, so far as to make the tables.
             for row in database.execute(query, values):
                 yield make_line(folder.name, *row)
     except (sqlite3.Error, OSError, ValueError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, fields
 from datetime import datetime
 from pathlib import Path
@@ -160,13 +161,18 @@ def _copy_model(run: str, target: Path) -> None:
     import shutil
 
     from fedconsole.stored_models import find_whole
+    from pi_daemon.durable import put_in_place
 
     source = find_whole(run)
     if target.exists():
         raise RefusedError(f"{target} exists; remove it or choose another name")
+    temporary = target.with_name(f"{target.name}.partial")
     try:
-        shutil.copyfile(source, target)
+        shutil.copyfile(source, temporary)
+        put_in_place(temporary, target)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
         raise StorageError(f"cannot write {target}: {error.strerror}") from error
     say(f"model of run {run} copied to {target}")
 

@@ -1,7 +1,7 @@
 """The engine process: one run, from the plan on its standard input to its outcome.
 
 Started by `fedconsole.engine.launch`; says on the pipe that its argument names when its control
-socket listens.
+socket listens, or why the run's folder cannot be used.
 """
 
 from __future__ import annotations
@@ -17,19 +17,24 @@ from fedconsole import paths
 from fedconsole.dialling import console_hello
 from fedconsole.engine.control import ControlServer
 from fedconsole.engine.going_back import go_back_to_whole_model, tell_lost_end
-from fedconsole.engine.launch import EngineRequest
+from fedconsole.engine.launch import READY, EngineRequest
 from fedconsole.engine.session import Session
 from fedconsole.engine.store import Row, RunStore
 from fedconsole.engine.worker import Job
-from fedconsole.errors import ExitCode, FedconsoleError
+from fedconsole.errors import ExitCode, FedconsoleError, StorageError
 from pi_daemon.protocol.messages import Role
 
 
 async def carry(request: EngineRequest, ready: int) -> ExitCode:
     loop = asyncio.get_running_loop()
-    store = RunStore(paths.runs_dir() / request.run_id)
-    tell_lost_end(store)
-    go_back_to_whole_model(store)
+    try:
+        store = RunStore(paths.runs_dir() / request.run_id)
+        tell_lost_end(store)
+        go_back_to_whole_model(store)
+    except StorageError as refusal:
+        # Not by the engine's log, which may be on the same full disk.
+        os.write(ready, str(refusal).encode(errors="replace"))
+        raise
     job = Job(
         run_id=request.run_id,
         plan=request.plan,
@@ -41,7 +46,7 @@ async def carry(request: EngineRequest, ready: int) -> ExitCode:
     session = Session(job, is_dry_run=request.dry_run, search_s=request.search_s)
     control = ControlServer(store, session.request, session.standstill)
     await control.start()
-    os.write(ready, b"!")
+    os.write(ready, READY)
     os.close(ready)
     try:
         exit_code = await session.run()

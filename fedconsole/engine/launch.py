@@ -9,7 +9,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 _START_S = 20.0
 """The engine listens within a third of a second; a busy Pi as a desktop needs more."""
+
+READY: Final = b"!"
+"""What an engine says when it listens; else why it cannot use the run's folder."""
+_MAX_ANSWER_BYTES: Final = 4096
+"""A pipe passes on so much in one piece."""
 
 
 class EngineRequest(msgspec.Struct, frozen=True):
@@ -62,7 +67,7 @@ def take_up_engine(run_id: str, *, search_s: float = 0.0) -> subprocess.Popen[by
     folder = created.get("folder", ".")
     try:
         return start_engine(run_id, plan, goes_on_in=folder, search_s=search_s)
-    except EngineCrashedError:
+    except (EngineCrashedError, StorageError):
         if history.is_carried(run_id):
             raise resumed_already from None
         raise
@@ -106,7 +111,7 @@ def start_engine(
 
     Raises:
         EngineCrashedError: it ended at once; the message ends with its last words.
-        StorageError: the run's folder cannot be made.
+        StorageError: the run's folder cannot be made, or the engine cannot use it.
     """
     folder = paths.runs_dir() / run_id
     try:
@@ -133,14 +138,16 @@ def start_engine(
         with process.stdin as pipe:
             pipe.write(msgspec.json.encode(EngineRequest(run_id, plan, dry_run, search_s)))
         has_answer = bool(select.select([ready], [], [], _START_S)[0])
-        is_ready = has_answer and os.read(ready, 1) != b""
+        answer = os.read(ready, _MAX_ANSWER_BYTES) if has_answer else b""
     except BrokenPipeError:
-        is_ready = False
+        answer = b""
     finally:
         os.close(ready)
-    if not is_ready:
+    if answer != READY:
         process.kill()
         process.wait()
+        if answer:
+            raise StorageError(answer.decode(errors="replace"))
         last = (folder / "engine.log").read_text(errors="replace").strip().splitlines()[-1:]
         raise EngineCrashedError(f"the engine did not start: {last[0] if last else 'no reason'}")
     return process

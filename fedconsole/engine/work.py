@@ -32,7 +32,7 @@ from pi_daemon.durable import put_in_place
 from pi_daemon.learning.evaluation import Evaluation, evaluate
 from pi_daemon.learning.graph import CompiledGraph
 from pi_daemon.protocol.errors import ProtocolError, TensorError
-from pi_daemon.protocol.graphs import ModelGraphs, encode_graphs
+from pi_daemon.protocol.graphs import GraphError, ModelGraphs, decode_graphs, encode_graphs
 from pi_daemon.protocol.messages import Evaluated
 from pi_daemon.protocol.tensors import require_specs
 
@@ -65,11 +65,8 @@ class Work:
         self._plan = plan
         self._require_test_shape()
         self._require_goal()
-        if plan.save_model is not None and not _target(plan.save_model).parent.is_dir():
-            raise RefusedError(
-                f"--save-model names {plan.save_model}, but there is no folder "
-                f"{_target(plan.save_model).parent}: make it first"
-            )
+        if plan.save_model is not None:
+            _require_target(plan.save_model)
         self._device = _device(plan)
         self._graphs: ModelGraphs = model.graphs
         self._evaluation = CompiledGraph(model.graphs.evaluation, self._device)
@@ -196,6 +193,8 @@ class Work:
         if self._plan.save_model is None:
             return self._store.model_path
         path = _target(self._plan.save_model)
+        if not _may_be_replaced(path):
+            raise OSError(f"{path} is no regular file any more")
         _write_state_dict(path, self._state_dict(model))
         return path
 
@@ -262,11 +261,15 @@ class Work:
 
 
 def _keep_graphs(path: Path, content: bytes, task: str) -> None:
-    if not path.exists():
+    try:
+        kept = encode_graphs(decode_graphs(path.read_bytes()))
+    except (FileNotFoundError, GraphError):
+        # There are none yet, or a disk has damaged them: only whole ones tell a change of the task.
         temporary = path.with_name(path.name + ".partial")
         temporary.write_bytes(content)
         put_in_place(temporary, path)
-    elif path.read_bytes() != content:
+        return
+    if kept != content:
         raise RefusedError(
             f"the task {task} is not what it was when the run began (or torch is not): its graphs "
             f"differ from {path}; bring it back, or start a new run with --init-from"
@@ -275,6 +278,27 @@ def _keep_graphs(path: Path, content: bytes, task: str) -> None:
 
 def _target(save_model: str) -> Path:
     return Path(save_model).expanduser().absolute()
+
+
+def _require_target(save_model: str) -> None:
+    """Raises RefusedError: no model could be written there."""
+    path = _target(save_model)
+    if not path.parent.is_dir():
+        raise RefusedError(
+            f"--save-model names {save_model}, but there is no folder {path.parent}: make it first"
+        )
+    if not _may_be_replaced(path):
+        raise RefusedError(
+            f"--save-model names {save_model}, which is no regular file: give the name of a file"
+        )
+
+
+def _may_be_replaced(path: Path) -> bool:
+    """A model takes the place of what has its name: that must be no device, and not one's folder."""
+    # /dev/stdout is a file where the output goes to one; /dev/shm is for files.
+    if path.is_relative_to("/dev") and not path.is_relative_to("/dev/shm"):
+        return False
+    return path.is_file() or not path.exists()
 
 
 def _write_state_dict(path: Path, state: Mapping[str, Tensor]) -> None:

@@ -155,6 +155,25 @@ async def test_a_model_that_could_not_be_saved_is_refused_before_training(tmp_pa
     assert run.last["reason"].endswith(f"there is no folder {tmp_path / 'nowhere'}: make it first")
 
 
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a device"])
+async def test_a_model_is_never_saved_over_what_is_no_file(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    match kind:
+        case "a folder":
+            path.mkdir()
+        case "a pipe":
+            os.mkfifo(path)
+        case _:
+            # The engine's log, by a name to which nothing can be renamed.
+            path = Path("/dev/fd/1")
+    run = await carry(digits_plan(save_model=str(path)))
+    assert (run.exit_code, run.of_type("round.started")) == (3, [])
+    assert run.last["reason"] == (
+        f"--save-model names {path}, which is no regular file: give the name of a file"
+    )
+    assert not path.is_file() or kind == "a device"
+
+
 async def test_abort_ends_the_run_and_keeps_the_last_complete_rounds_model() -> None:
     def after_first_round(line: Line) -> str | None:
         return "abort" if line["type"] == "round.started" and line["round"] == 2 else None

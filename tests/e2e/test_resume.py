@@ -22,8 +22,11 @@ from fedconsole.coordinator.plan import Plan
 from fedconsole.engine.control import ControlLink
 from fedconsole.engine.launch import new_run_id, start_engine, take_up_engine
 from fedconsole.engine.store import Line
-from fedconsole.errors import EngineCrashedError, FedconsoleError, RefusedError
+from fedconsole.errors import FedconsoleError, RefusedError, StorageError
 from fedconsole.fleet.local import local_daemons
+from fedconsole.learning.capture import capture
+from fedconsole.learning.tasks.mnist import task as mnist
+from pi_daemon.protocol.graphs import encode_graphs
 from pi_daemon.protocol.messages import DeviceState, Hello, Role
 from tests.support.disks import full, small_disk
 from tests.support.journal_check import check_run
@@ -230,20 +233,29 @@ async def test_a_run_that_has_ended_is_not_taken_up() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-async def test_a_task_that_has_changed_is_refused_and_the_run_can_still_be_taken_up(
-    tmp_path: Path,
-) -> None:
+async def test_a_task_that_has_changed_is_refused_and_the_run_can_still_be_taken_up() -> None:
     graphs = "graphs.json"
     run = new_run_id()
     await carry_until(run, digits_plan(rounds=3), lambda line: line["type"] == "round.finished")
     path = paths.runs_dir() / run / graphs
     content = path.read_bytes()
-    path.write_bytes(content + b" ")
+    path.write_bytes(encode_graphs(capture(mnist, 8, 1).graphs))
     assert await take_up(run) == 3
     assert (summary := history.summarize(run)) is not None
     assert summary.state is history.RunState.CRASHED
     path.write_bytes(content)
     assert await take_up(run) == 0
+
+
+@pytest.mark.timeout(120)
+async def test_graphs_that_a_disk_has_damaged_are_written_again() -> None:
+    run = new_run_id()
+    await carry_until(run, digits_plan(rounds=3), lambda line: line["type"] == "round.finished")
+    path = paths.runs_dir() / run / "graphs.json"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + bytes(len(content) // 2))
+    assert await take_up(run) == 0
+    assert path.read_bytes() == content
 
 
 @pytest.mark.timeout(120)
@@ -324,7 +336,7 @@ async def test_two_engines_never_carry_one_run() -> None:
     plan = digits_plan(rounds=100_000)
     engine = start_engine(run, plan)
     try:
-        with pytest.raises(EngineCrashedError, match="another engine carries the run"):
+        with pytest.raises(StorageError, match="another engine carries the run"):
             start_engine(run, plan, goes_on_in=".")
         assert history.is_running(run)
     finally:

@@ -14,6 +14,7 @@ import pytest
 
 from fedconsole import history
 from fedconsole.coordinator.plan import Plan
+from fedconsole.engine.launch import new_run_id, start_engine
 from fedconsole.engine.ledger import RETRY_S
 from fedconsole.engine.store import Line
 from fedconsole.errors import ExitCode, FedconsoleError, StorageError
@@ -126,6 +127,13 @@ async def test_an_abort_on_a_full_disk_ends_with_the_exit_code_of_storage(disk: 
         run.take_up()
         await run.until(lambda line: line["type"] == "run.restarted")
         await run.until(lambda line: line["type"] == "round.finished")
+
+
+def test_a_run_that_begins_on_a_full_disk_is_refused_with_the_disks_reason(disk: Path) -> None:
+    run = new_run_id()
+    with full(disk), pytest.raises(StorageError, match=r"is full|No space|disk I/O error"):
+        start_engine(run, short_plan())
+    assert history.summarize(run) is None
 
 
 async def test_a_folder_that_is_only_to_be_read_is_refused_at_once(disk: Path) -> None:

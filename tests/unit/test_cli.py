@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import resource
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -156,14 +157,36 @@ def test_a_run_is_exported_as_json_csv_and_model(capsys: Capture) -> None:
     assert carry_out(["runs", "export", "--model", "out.safetensors"]) == 8
 
 
-def test_the_model_of_a_run_is_exported_and_overwrites_nothing() -> None:
-    content = safetensors.numpy.save({"w": np.ones(3, np.float32)})
+def write_run_with_model(num_values: int) -> bytes:
+    """Returns the content of its model file."""
+    content = safetensors.numpy.save({"w": np.ones(num_values, np.float32)})
     found = model_id(content, read_table(content))
     write_journal("20261122-aaaa", [CREATED, TEST, ROUND | {"model_id": found}, END])
     (history.folder_of("20261122-aaaa") / "model.safetensors").write_bytes(content)
+    return content
+
+
+def test_the_model_of_a_run_is_exported_and_overwrites_nothing() -> None:
+    content = write_run_with_model(3)
     assert carry_out(["runs", "export", "--model", "out.safetensors"]) == 0
     assert Path("out.safetensors").read_bytes() == content
     assert carry_out(["runs", "export", "--model", "out.safetensors"]) == 3
+
+
+def test_an_export_for_which_there_is_no_room_leaves_nothing(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    content = write_run_with_model(100_000)
+    target = tmp_path / "to" / "out.safetensors"
+    target.parent.mkdir()
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, hard))
+    try:
+        assert carry_out(["runs", "export", "--model", str(target)]) == 8
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert capsys.readouterr().err == f"fedconsole: cannot write {target}: File too large\n"
+    assert list(target.parent.iterdir()) == []
 
 
 def test_one_run_is_shown_with_its_rounds(capsys: Capture) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -151,8 +152,13 @@ def test_a_run_with_an_engine_is_paused_when_its_journal_says_so(
     assert (summary.state, summary.state.is_going, summary.seconds) == (state, True, None)
 
 
-def test_a_run_whose_engine_died_before_its_first_line_is_known_with_the_reason() -> None:
-    write_journal("20261122-aaaa", [CREATED])
+def test_a_run_whose_engine_died_before_its_first_line_is_known_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patched:
+        # The times of folders are some milliseconds coarse.
+        patched.setattr("time.time_ns", lambda: 0)
+        write_journal("20261122-aaaa", [CREATED])
     folder = history.folder_of("20261122-bbbb")
     folder.mkdir()
     (folder / "engine.log").write_text("Traceback\nMemoryError\n")
@@ -238,6 +244,30 @@ def test_a_broken_journal_is_named() -> None:
     (history.folder_of("20261122-aaaa") / "run.db").write_bytes(b"not a database" * 100)
     with pytest.raises(StorageError, match=r"cannot read the journal .*run\.db"):
         history.summarize("20261122-aaaa")
+
+
+def test_a_journal_without_its_table_is_none_yet() -> None:
+    write_journal("20261122-aaaa", [CREATED])
+    folder = history.folder_of("20261122-bbbb")
+    folder.mkdir()
+    (folder / "run.db").touch()
+    assert history.summarize("20261122-bbbb") is None
+    assert history.resolve("latest") == ["20261122-aaaa"]
+
+
+def test_the_latest_run_is_none_that_a_wrong_clock_put_into_the_future(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_ns = time.time_ns()
+    for days, run in ((400, "20271227-aaaa"), (-1, "20261121-bbbb"), (-2, "20261120-cccc")):
+        with monkeypatch.context() as patched:
+            there_ns = now_ns + days * 86_400 * 10**9
+            patched.setattr("time.time_ns", lambda there_ns=there_ns: there_ns)
+            write_journal(run, [CREATED])
+    assert history.resolve("latest") == ["20261121-bbbb"]
+    history.remove("20261121-bbbb")
+    history.remove("20261120-cccc")
+    assert history.resolve("latest") == ["20271227-aaaa"]
 
 
 def test_a_broken_journal_hides_no_other_run() -> None:

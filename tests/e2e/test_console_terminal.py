@@ -290,4 +290,5 @@ async def test_an_operator_runs_a_fleet_by_mouse_alone() -> None:
         opened.click_on("4 History")
         await opened.shows(the_only_run())
         opened.click_on("q Quit")
-        assert await opened.ended() == 0
+        code = await opened.ended()
+        assert code == 0, opened.output[-6000:].decode(errors="replace")

@@ -240,9 +240,9 @@ async def test_while_the_disk_is_full_the_link_stays_and_nothing_is_sent_again(
                         await way.until(lambda: way.num_connections > num_links + 1)
             assert await run.end() == 0
         run.assert_completed(undisturbed.model_id)
-        # The round's losses and its update went over two links.
+        # The round's losses and its update went over two links, and telemetry meanwhile; an update is half of it.
         assert way.num_connections == num_links + 2
-        assert way.down.num_bytes - num_bytes < 2 * num_bytes
+        assert way.down.num_bytes - num_bytes < 2.3 * num_bytes
     assert_losses_told_once(run.lines)
     [warning] = run.of_type("warning")
     assert "this machine cannot keep the update of round 1: No space left" in warning["text"]

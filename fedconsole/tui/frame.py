@@ -337,7 +337,8 @@ class ConsoleScreen(FilteringScreen):
         self._tick()
 
     def _tick(self) -> None:
-        if not self.is_current or not self.is_mounted:
+        # While the console ends, what is on a screen goes before the screen does.
+        if not (self.app.is_running and self.is_current and self.is_mounted):
             return
         self.flush()
         if self._num_ticks % TICKS_PER_S == 0:

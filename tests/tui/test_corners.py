@@ -13,6 +13,7 @@ from textual.widgets import Input
 from fedconsole.errors import RefusedError, UsageError
 from fedconsole.fleet.device import parse_address
 from fedconsole.tui.desk import Line
+from fedconsole.tui.frame import ConsoleScreen
 from fedconsole.tui.opening import Opening
 from fedconsole.tui.screens.live import LiveScreen
 from fedconsole.tui.screens.new_run import NewRunScreen
@@ -210,3 +211,17 @@ async def test_a_run_that_ends_while_its_operator_is_asked_does_not_keep_him() -
         await shows(pilot, "FAILED")
         await press(pilot, "left", "enter")
         await until(pilot, lambda: pilot.app._exit)
+
+
+@pytest.mark.parametrize("mode", ["fleet", "new", "live", "history"])
+async def test_a_screen_that_is_taken_down_as_the_console_ends_shows_nothing_more(
+    mode: str,
+) -> None:
+    async with console(PreparedDesk(), mode) as pilot:
+        screen = pilot.app.screen
+        assert isinstance(screen, ConsoleScreen)
+        # As it is then: the app runs no more, and what is on a screen goes before the screen does.
+        pilot.app._running = False
+        await screen.query_children("*").remove()
+        screen._tick()
+        pilot.app._running = True

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.app import SystemCommand
 from textual.command import CommandPalette
+from textual.css.query import NoMatches
 from textual.screen import Screen
+from textual.worker import WorkerFailed
 
 from fedconsole.coordinator.phases import Request
 from fedconsole.errors import ExitCode, FedconsoleError
@@ -97,6 +99,12 @@ class FedconsoleApp(TellingApp):
             # An ignored one stays ignored: that is how nohup asks.
             if signal.getsignal(number) != signal.SIG_IGN:
                 loop.add_signal_handler(number, self._end, code)
+
+    def _handle_exception(self, error: Exception) -> None:
+        # Once the app leaves, Textual mounts nothing: a screen that opens then misses its widgets.
+        cause = error.error if isinstance(error, WorkerFailed) else error
+        if not (self._exit and isinstance(cause, NoMatches)):
+            super()._handle_exception(error)
 
     def _end(self, code: ExitCode) -> None:
         self.exit(return_code=code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,3 +226,21 @@ async def test_a_screen_that_is_taken_down_as_the_console_ends_shows_nothing_mor
         await screen.query_children("*").remove()
         screen._tick()
         pilot.app._running = True
+
+
+@pytest.mark.parametrize("mode", ["new", "live", "history"])
+async def test_a_screen_that_is_opened_as_the_console_ends_does_not_end_it_as_a_fault(
+    mode: str,
+) -> None:
+    async with console(PreparedDesk(), "fleet") as pilot:
+        app = pilot.app
+        was_opened = asyncio.Event()
+
+        async def leave_and_open() -> None:
+            app.exit()
+            await app.run_action(f"mode('{mode}')")
+            was_opened.set()
+
+        app.call_later(leave_and_open)
+        await was_opened.wait()
+    assert app.return_code == 0

@@ -88,8 +88,11 @@ def _plan(summary: RunSummary) -> Plan:
 
 
 def new_run_id() -> str:
-    """The day, then four random hexadecimal digits: sorts by day, is short to type."""
-    return f"{datetime.now(tz=UTC):%Y%m%d}-{secrets.token_hex(2)}"
+    """The day, then four random hexadecimal digits, of no run so far: sorts by day, is short to type."""
+    while True:
+        run_id = f"{datetime.now(tz=UTC):%Y%m%d}-{secrets.token_hex(2)}"
+        if not os.path.lexists(paths.runs_dir() / run_id):
+            return run_id
 
 
 def start_engine(

@@ -70,8 +70,6 @@ class Session:
         self._ledger = Ledger(self._store, self._do)
         self._lines = FactLines(self._workers, self._store, self._loop.time)
         self._finish: c.Finish | None = None
-        self._is_taken_up = False
-        """From another engine, which may have died before the machine's first event."""
         self._is_aborted_early = asyncio.Event()
         """Before the machine was there."""
         self._gives_up = asyncio.Event()
@@ -86,8 +84,8 @@ class Session:
             FedconsoleError: the run has stopped where it was, without a last line: the journal cannot be
                 written, or what another engine began cannot be taken up.
         """
-        self._is_taken_up = self._store.last_seq > 0
-        if not self._is_taken_up:
+        self._job.is_taken_up = self._store.last_seq > 0
+        if not self._job.is_taken_up:
             self._store.commit(created_row(self._plan))
         async with asyncio.TaskGroup() as self._tasks:
             workers = [self._tasks.create_task(worker.run()) for worker in self._workers]
@@ -117,7 +115,7 @@ class Session:
             if not journal:
                 initial = await asyncio.to_thread(work.write_initial_model)
         except RefusedError as error:
-            if self._is_taken_up:
+            if self._job.is_taken_up:
                 raise
             return self._end_early(str(error), error.exit_code)
         self._chores = Chores(work, self._job, self._store, self)
@@ -132,7 +130,7 @@ class Session:
             self._store.keep_updates(())
             created = e.RunCreated(self._plan, initial.model_id)
             self._take([created], *machine.start(created))
-            if self._is_taken_up:
+            if self._job.is_taken_up:
                 self._restart(self._state_now, lost=())
         while self._finish is None:
             await self._advance(await self._next_events())
@@ -277,7 +275,7 @@ class Session:
             self._is_aborted_early.set()
             self.event(event)  # the machine's first, as soon as it is there
         else:
-            is_second = name == "resume" and self._is_taken_up
+            is_second = name == "resume" and self._job.is_taken_up
             why = "it is resumed already" if is_second else "its task is still being captured"
             raise RefusedError(f"cannot {name} the run: {why}")
 

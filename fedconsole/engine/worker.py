@@ -81,6 +81,8 @@ class Job:
     captured: asyncio.Future[Captured]
     names: asyncio.Future[None]
     """Done when `worker_ids` holds every device that was there at the start."""
+    is_taken_up: bool = False
+    """From another engine, which may have died before the machine's first event."""
     worker_ids: dict[str, str] = field(default_factory=dict)
     """Device id -> name in this run."""
     models: dict[str, ModelOnDisk] = field(default_factory=dict)

@@ -35,6 +35,8 @@ from pi_daemon.protocol.errors import ProtocolError
 from pi_daemon.protocol.limits import RENEW_S
 from pi_daemon.protocol.text import clean
 
+_TAKEN = frozenset({m.RefusalCode.HELD, m.RefusalCode.STALE_FENCE})
+
 
 class WorkerLink:
     """One device, over as many connections as it takes."""
@@ -54,6 +56,8 @@ class WorkerLink:
         self._reports = reports
         self._search = Search(lookout, address)
         self._fence: int | None = None
+        self._is_taken = False
+        """By another run, which has been told."""
         self._connection: Connection | None = None
         """Once the worker is ready for rounds."""
         self._backoff = delays()
@@ -221,8 +225,10 @@ class WorkerLink:
             # At once: the device starts its trainer by it, while the task is still being captured.
             await connection.ask(lambda i: m.TakeLease(**self._head(i)), m.Ok)
         except CommandRefused as error:
+            if error.code in _TAKEN and (self._has_joined or self._job.is_taken_up):
+                raise self._wait_for_another_run(error) from error
             raise Refusal(str(error)) from error
-        self._leased = connection
+        self._leased, self._is_taken = connection, False
         captured = await asyncio.shield(self._job.captured)
         await asyncio.shield(self._job.names)
         self._take_name(self.hello)
@@ -257,6 +263,14 @@ class WorkerLink:
             missing.cancel()
         self._job.prepared[self.worker_id] = prepared
         return prepared
+
+    def _wait_for_another_run(self, error: CommandRefused) -> LinkClosed:
+        """It took the device while this run's engine stood still or was gone; told once."""
+        self._fence = None
+        if not self._is_taken:
+            self._is_taken = True
+            self._note("warning", text=f"another run has taken it: {error}")
+        return LinkClosed(str(error))
 
     def _miss(self) -> None:
         """Who has enough others does not wait any longer; it joins as soon as it is ready."""

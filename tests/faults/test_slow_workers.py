@@ -131,20 +131,28 @@ async def test_an_engine_that_stood_still_for_longer_than_its_lease_takes_it_aga
 
 
 @pytest.mark.slow
-async def test_an_engine_whose_devices_were_taken_meanwhile_is_told_so(fleet: Fleet) -> None:
-    async with engine(fleet.plan(rounds=100_000)) as first:
-        await first.until(is_round_finished(1))
-        with frozen(first.pid):
+@pytest.mark.parametrize("is_killed", [False, True])
+async def test_a_run_whose_devices_were_taken_meanwhile_is_told_so_and_goes_on_after_that(
+    fleet: Fleet, is_killed: bool
+) -> None:
+    undisturbed = await carry(fleet.plan())
+    async with engine(fleet.plan()) as run, AsyncExitStack() as stack:
+        await run.until(is_training("bob"))
+        with frozen(run.pid):
+            if is_killed:
+                run.kill()
             await lease_is_over(fleet.alice)
             await lease_is_over(fleet.bob)
-            second = await carry(fleet.plan(rounds=1))
-            assert second.exit_code == 0
-        fenced = await first.until(
-            lambda line: "fence" in str(line.get("reason") or line.get("text") or "")
-        )
-        assert fenced["worker"] in {"alice", "bob"}
-        await first.request("abort")
-        assert await first.end() == 6
+            other = await stack.enter_async_context(engine(fleet.plan(rounds=100_000)))
+            await other.until(is_training("bob"))
+        if is_killed:
+            run.take_up()
+        told = await run.until(lambda line: "another run has taken it" in str(line.get("text")))
+        assert told["type"] == "warning"
+        await other.request("stop")
+        assert await other.end() == 0
+        assert await run.end() == 0
+        run.assert_completed(undisturbed.model_id)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import msgspec
 from fedconsole.coordinator import commands as c
 from fedconsole.coordinator import events as e
 from fedconsole.coordinator import facts, machine
+from fedconsole.coordinator.phases import Request
 from fedconsole.coordinator.state import Outcome, RunState, TimerKind
 from fedconsole.engine.chores import Chores
 from fedconsole.engine.fact_lines import FactLines, created_row
@@ -277,7 +278,7 @@ class Session:
         else:
             is_second = name == "resume" and self._job.is_taken_up
             why = "it is resumed already" if is_second else "its task is still being captured"
-            raise RefusedError(f"cannot {name} the run: {why}")
+            raise RefusedError(f"cannot {Request(name).in_words}: {why}")
 
     def standstill(self) -> str | None:
         """Why the run stands still, where its disk is why."""

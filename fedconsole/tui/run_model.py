@@ -162,6 +162,7 @@ class RunModel(RunFigures):
         for row in self.workers.values():
             row.lost_at = row.lost_at or now
             row.phase = "lost"
+            row.forget_rate()
             row.version += 1
 
     def _take_round(self, what: str, line: Line, now: datetime) -> None:

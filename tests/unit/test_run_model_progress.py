@@ -145,6 +145,13 @@ def test_another_engine_ends_a_pause() -> None:
     assert model.eta_s(after(64)) == (6.0, 0.0)
 
 
+def test_under_another_engine_nobody_trains_yet() -> None:
+    model = play(created(), opened(1, "bob"))
+    play(*(batches("bob", [1.0], at=at, first=at) for at in (1, 2)), model=model)
+    bob = play(line("run.restarted", 3, round=1), model=model).workers["bob"]
+    assert (bob.phase, bob.examples_per_s) == ("lost", None)
+
+
 def test_time_passes_until_the_last_line_of_a_finished_run() -> None:
     assert play().elapsed_s(after(9)) == 0.0
     model = play(created(), opened(1, "bob", at=4))

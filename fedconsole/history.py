@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from fedconsole import paths
 from fedconsole.coordinator.facts import metric
 from fedconsole.engine.control import socket_path, standstill
 from fedconsole.engine.store import Line, make_line, time_ms
-from fedconsole.errors import RefusedError, StorageError, UsageError
+from fedconsole.errors import RefusedError, StorageError
 from fedconsole.journal import damage_in_words, select
 
 
@@ -111,7 +111,7 @@ def by_start() -> list[str]:
         StorageError: as `run_ids`.
     """
     started = [
-        (_began(folder_of(run)), run)
+        (began(run), run)
         for run in run_ids()
         # One that is just made has no journal yet.
         if has_journal(run) or not is_carried(run)
@@ -147,13 +147,13 @@ def _started(folder: Path) -> str:
     return time
 
 
-def _began(folder: Path) -> str:
+def began(run: str) -> str:
     """When a run began; without a journal that can be read, when its folder changed last."""
     try:
-        return _started(folder)
+        return _started(folder_of(run))
     except (StorageError, LookupError):
         # It must not hide the others; reading it says what is wrong.
-        return _changed(folder)
+        return _changed(folder_of(run))
 
 
 def _changed(folder: Path) -> str:
@@ -173,50 +173,6 @@ def has_journal(run: str) -> bool:
     except StorageError:
         pass
     return True
-
-
-def _latest(known: list[str]) -> list[str]:
-    runs = [run for run in by_start() if has_journal(run)]
-    # A clock may be set back a little; what began long after now did so under a wrong one.
-    tomorrow = (datetime.now(tz=UTC) + timedelta(days=1)).isoformat()
-    until_now = [run for run in runs if _began(folder_of(run)) < tomorrow]
-    return until_now[-1:] or runs[-1:] or known[-1:]
-
-
-def resolve(reference: str) -> list[str]:
-    """The runs that a unique prefix, `latest` or `all` means.
-
-    `latest` began last, but no later than a day after now.
-
-    Raises:
-        UsageError: none, or more than one for a prefix.
-    """
-    known = run_ids()
-    if reference == "all":
-        return known
-    if not known:
-        raise UsageError(f"there are no runs in {paths.runs_dir()}; start one: fedconsole run")
-    if reference == "latest":
-        return _latest(known)
-    if reference in known:
-        return [reference]
-    match [run for run in known if run.startswith(reference)]:
-        case [run]:
-            return [run]
-        case []:
-            raise UsageError(
-                f"no run begins with {reference!r}; `fedconsole runs list` shows them all"
-            )
-        case several:
-            raise UsageError(f"{reference!r} fits {', '.join(several)}; type more of it")
-
-
-def resolve_one(reference: str) -> str:
-    """As `resolve`, for what takes one run only."""
-    runs = resolve(reference)
-    if len(runs) != 1:
-        raise UsageError(f"{reference!r} means {len(runs)} runs; name one of them")
-    return runs[0]
 
 
 def folder_of(run: str) -> Path:

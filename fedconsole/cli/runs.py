@@ -66,9 +66,9 @@ def _list_row(run: str) -> dict[str, Any]:
 @app.command("show")
 def show(run: Run = "latest", output: OutputOption = Output.TABLE) -> None:
     """One run: how it ended, its plan, its rounds, and its last test class by class."""
-    from fedconsole import history, report
+    from fedconsole import history, report, run_names
 
-    run = history.resolve_one(run)
+    run = run_names.resolve_one(run)
     summary = history.summarize(run)
     if summary is None:
         _show_folder(run, output)
@@ -127,14 +127,14 @@ def export(
     model: Annotated[Path | None, typer.Option(help="Copy the model here.")] = None,
 ) -> None:
     """Write a run's journal, rounds, report or picture to stdout, or its model to a file."""
-    from fedconsole import history, report
+    from fedconsole import history, report, run_names
     from fedconsole.headless import json_line
 
     if sum((as_json, as_csv, as_markdown, as_svg, model is not None)) != 1:
         raise UsageError(
             "export what? give one of --json, --csv, --markdown, --svg and --model FILE"
         )
-    run = history.resolve_one(run)
+    run = run_names.resolve_one(run)
     if model is not None:
         _copy_model(run, model)
     elif as_json:
@@ -179,9 +179,9 @@ def _copy_model(run: str, target: Path) -> None:
 
 def comparable(runs: list[str]) -> list[str]:
     """The runs that are meant. Raises UsageError when they cannot be compared."""
-    from fedconsole import history, report
+    from fedconsole import report, run_names
 
-    names = [history.resolve_one(run) for run in runs]
+    names = [run_names.resolve_one(run) for run in runs]
     if len(set(names)) < len(names):
         raise UsageError(f"a run is named twice in {', '.join(names)}; name each once")
     if not _FEWEST_COMPARED <= len(names) <= report.MOST_COMPARED:
@@ -233,11 +233,11 @@ def replay(
     speed: Annotated[float, typer.Option(help="How many times faster than the run; 1 to 60.")] = 10,
 ) -> int:
     """Show a run on the Live screen as if it went on now."""
-    from fedconsole import history
+    from fedconsole import run_names
     from fedconsole.cli.console import open_replay
     from fedconsole.cli.entry import has_full_screen
 
-    run = history.resolve_one(run)
+    run = run_names.resolve_one(run)
     summary_of(run)
     if not has_full_screen():
         raise UsageError(f"a replay needs a terminal; for the text: fedconsole logs {run}")
@@ -250,9 +250,9 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete a run's folder, its model included."""
-    from fedconsole import history
+    from fedconsole import history, run_names
 
-    doomed = history.resolve(run)
+    doomed = run_names.resolve(run)
     if not doomed:
         return
     if not yes:
@@ -271,13 +271,13 @@ def logs(
     """Print a run's log."""
     import asyncio
 
-    from fedconsole import history
+    from fedconsole import history, run_names
     from fedconsole.headless import json_line
 
     def show(line: dict[str, Any]) -> None:
         print(json_line(line) if json else _log_line(line), flush=True)
 
-    run = history.resolve_one(run)
+    run = run_names.resolve_one(run)
     if follow and history.is_running(run):
         asyncio.run(_follow_log(run, show))
         return

@@ -78,7 +78,7 @@ def _cells(size: str) -> tuple[int, int]:
 
 
 def _names(screen: Shown, runs: list[str]) -> list[str]:
-    from fedconsole import history
+    from fedconsole import run_names
 
     if screen is Shown.HISTORY:
         return []
@@ -86,7 +86,7 @@ def _names(screen: Shown, runs: list[str]) -> list[str]:
         return comparable(runs)
     if len(runs) > 1:
         raise UsageError(f"{len(runs)} runs for the screen {screen}, which shows one")
-    run = history.resolve_one(runs[0])
+    run = run_names.resolve_one(runs[0])
     summary_of(run)
     return [run]
 

@@ -31,7 +31,8 @@ def attach(
     from fedconsole.cli.console import is_plain, wants_full_screen
     from fedconsole.cli.follow import crash, show
     from fedconsole.headless import choose_screen
-    from fedconsole.history import require_running, resolve_one
+    from fedconsole.history import require_running
+    from fedconsole.run_names import resolve_one
 
     name = resolve_one(run)
     require_running(name)
@@ -69,9 +70,9 @@ def resume(
     verbose: o.Verbose = 0,
 ) -> int:
     """Let a paused run go on, or take up one whose engine is gone, from its last complete round."""
-    from fedconsole import history
+    from fedconsole import history, run_names
 
-    names = history.resolve(run)
+    names = run_names.resolve(run)
     if len(names) != 1:
         _request(run, "resume")
         return ExitCode.COMPLETED
@@ -151,10 +152,10 @@ def quorum(
 def _request(reference: str, request: str) -> None:
     import asyncio
 
-    from fedconsole import history
+    from fedconsole import history, run_names
 
     words = _IN_WORDS.get(request, request)
-    runs = history.resolve(reference)
+    runs = run_names.resolve(reference)
     running = [run for run in runs if history.is_running(run)]
     if not running and reference == "all":
         raise UsageError(f"no run to {words}; none is running")

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from fedconsole import history, paths
+from fedconsole import history, paths, run_names
 from fedconsole.cli.main import carry_out
 from tests.support.places import redirect, write_journal
 from tests.unit.test_history import CREATED, END, ROUND, TEST
@@ -156,7 +156,7 @@ def test_a_folder_without_a_journal_is_listed_shown_and_removed(capsys: Capture)
 @pytest.mark.usefixtures("three_runs")
 def test_the_latest_run_is_one_with_a_journal() -> None:
     paths.runs_dir().joinpath("20991231-ffff").mkdir()
-    assert "20991231-ffff" not in history.resolve("latest")
+    assert "20991231-ffff" not in run_names.resolve("latest")
 
 
 @pytest.mark.usefixtures("three_runs")

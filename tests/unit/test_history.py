@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedconsole import history, paths
+from fedconsole import history, paths, run_names
 from fedconsole.engine.control import socket_path
 from fedconsole.engine.store import Line
 from fedconsole.errors import RefusedError, StorageError, UsageError
@@ -56,9 +56,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_there_is_no_history_before_the_first_run() -> None:
     assert history.run_ids() == []
-    assert history.resolve("all") == []
+    assert run_names.resolve("all") == []
     with pytest.raises(UsageError, match="there are no runs"):
-        history.resolve("latest")
+        run_names.resolve("latest")
 
 
 def test_a_finished_run_is_summarized() -> None:
@@ -213,15 +213,15 @@ def test_a_run_is_named_by_a_unique_prefix_latest_or_all(monkeypatch: pytest.Mon
         with monkeypatch.context() as patched:
             patched.setattr("time.time_ns", lambda second=second: second * 1_000_000_000)
             write_journal(run, [CREATED])
-    assert history.resolve("latest") == ["20261122-aaaa"]
-    assert history.resolve("all") == ["20261122-aaaa", "20261122-abcd", "20261122-cccc"]
-    assert history.resolve("20261122-c") == ["20261122-cccc"]
+    assert run_names.resolve("latest") == ["20261122-aaaa"]
+    assert run_names.resolve("all") == ["20261122-aaaa", "20261122-abcd", "20261122-cccc"]
+    assert run_names.resolve("20261122-c") == ["20261122-cccc"]
     with pytest.raises(UsageError, match="fits 20261122-aaaa, 20261122-abcd"):
-        history.resolve("20261122-a")
+        run_names.resolve("20261122-a")
     with pytest.raises(UsageError, match="no run begins with 'x'"):
-        history.resolve("x")
+        run_names.resolve("x")
     with pytest.raises(UsageError, match="'all' means 3 runs"):
-        history.resolve_one("all")
+        run_names.resolve_one("all")
 
 
 def test_reading_changes_no_byte_of_the_journal() -> None:
@@ -252,7 +252,7 @@ def test_a_journal_without_its_table_is_none_yet() -> None:
     folder.mkdir()
     (folder / "run.db").touch()
     assert history.summarize("20261122-bbbb") is None
-    assert history.resolve("latest") == ["20261122-aaaa"]
+    assert run_names.resolve("latest") == ["20261122-aaaa"]
 
 
 def test_the_latest_run_is_none_that_a_wrong_clock_put_into_the_future(
@@ -264,10 +264,10 @@ def test_the_latest_run_is_none_that_a_wrong_clock_put_into_the_future(
             there_ns = now_ns + days * 86_400 * 10**9
             patched.setattr("time.time_ns", lambda there_ns=there_ns: there_ns)
             write_journal(run, [CREATED])
-    assert history.resolve("latest") == ["20261121-bbbb"]
+    assert run_names.resolve("latest") == ["20261121-bbbb"]
     history.remove("20261121-bbbb")
     history.remove("20261120-cccc")
-    assert history.resolve("latest") == ["20271227-aaaa"]
+    assert run_names.resolve("latest") == ["20271227-aaaa"]
 
 
 def test_a_broken_journal_hides_no_other_run() -> None:

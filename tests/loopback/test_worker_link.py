@@ -34,19 +34,26 @@ class Told:
 
     joined: asyncio.Event = field(default_factory=asyncio.Event)
     lost: asyncio.Event = field(default_factory=asyncio.Event)
+    refused: asyncio.Event = field(default_factory=asyncio.Event)
+    warnings: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
 
     def event(self, event: e.Event) -> None:
         if isinstance(event, e.WorkerJoined):
             self.joined.set()
         elif isinstance(event, e.WorkerLost):
             self.lost.set()
+        elif isinstance(event, e.WorkerRefused):
+            self.refused.set()
 
     def note(self, row: Row) -> None:
-        pass
+        if row.type == "warning":
+            self.warnings.put_nowait(row.fields["text"])
 
 
 @asynccontextmanager
-async def linked(folder: Path) -> AsyncIterator[tuple[EchoDaemon, WorkerLink, Told]]:
+async def linked(
+    folder: Path, *, is_taken_up: bool = False
+) -> AsyncIterator[tuple[EchoDaemon, WorkerLink, Told]]:
     """A device, and a link to it that is not run yet."""
     loop = asyncio.get_running_loop()
     device, told = EchoDaemon("kitchen"), Told()
@@ -59,7 +66,8 @@ async def linked(folder: Path) -> AsyncIterator[tuple[EchoDaemon, WorkerLink, To
     )
     names.set_result(None)
     plan = Plan(workers=(device.address,))
-    job = Job("20261122-a3f9", plan, console_hello(m.Role.CONTROLLER), store, captured, names)
+    hello = console_hello(m.Role.CONTROLLER)
+    job = Job("20261122-a3f9", plan, hello, store, captured, names, is_taken_up)
     job.models["model"] = ModelOnDisk(folder / "model", "model", "0" * 64, 1)
     try:
         yield device, WorkerLink(device.address, job, told, Lookout(0)), told
@@ -110,5 +118,42 @@ async def test_a_device_that_does_not_get_ready_is_missed_by_name_and_joins_when
             assert not told.joined.is_set()
             device.may_prepare.set()
             await told.joined.wait()
+        running.cancel()
+        await asyncio.wait([running], timeout=_WAIT_S)
+
+
+async def test_a_device_that_another_run_took_meanwhile_is_waited_for(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (device, link, told):
+        running = asyncio.get_running_loop().create_task(link.run())
+        async with asyncio.timeout(_WAIT_S):
+            await told.joined.wait()
+            told.joined.clear()
+            await device.kill()
+            device.fence, device.holder = 7, "another"
+            await device.start()
+            assert await told.warnings.get() == "another run has taken it: another run"
+            assert [await device.fences.get() for _ in range(3)] == [1, 1, 8]
+            device.holder = None
+            await told.joined.wait()
+        assert told.warnings.empty()
+        assert not told.refused.is_set()
+        running.cancel()
+        await asyncio.wait([running], timeout=_WAIT_S)
+
+
+@pytest.mark.parametrize("is_taken_up", [False, True])
+async def test_a_new_run_does_not_wait_for_a_device_that_another_has_and_one_taken_up_does(
+    tmp_path: Path, is_taken_up: bool
+) -> None:
+    async with linked(tmp_path, is_taken_up=is_taken_up) as (device, link, told):
+        device.holder = "another"
+        running = asyncio.get_running_loop().create_task(link.run())
+        async with asyncio.timeout(_WAIT_S):
+            if is_taken_up:
+                await told.warnings.get()
+                device.holder = None
+                await told.joined.wait()
+            else:
+                await told.refused.wait()
         running.cancel()
         await asyncio.wait([running], timeout=_WAIT_S)

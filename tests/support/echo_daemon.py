@@ -62,6 +62,12 @@ class EchoDaemon:
     may_deliver: asyncio.Event = field(default_factory=asyncio.Event)
     may_prepare: asyncio.Event = field(default_factory=_set_event)
     """Until then it is made ready."""
+    fence: int = 0
+    """The highest one so far."""
+    holder: str | None = None
+    """The run that alone may take the lease."""
+    fences: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
+    """With which it was asked for its lease."""
     proto: int = PROTO
     port: int = 0
     accepted_s: list[float] = field(default_factory=list)
@@ -93,6 +99,12 @@ class EchoDaemon:
         self._server.close()
         await self._server.wait_closed()
 
+    def refusal_of(self, take: m.TakeLease) -> m.RefusalCode | None:
+        self.fences.put_nowait(take.fence)
+        if take.fence < self.fence:
+            return m.RefusalCode.STALE_FENCE
+        return m.RefusalCode.HELD if self.holder not in (None, take.run) else None
+
     async def _serve(self, socket: ServerConnection) -> None:
         self.accepted_s.append(asyncio.get_running_loop().time())
         async with asyncio.TaskGroup() as tasks:
@@ -116,7 +128,7 @@ class EchoDaemon:
             boot_id=f"boot-{len(self.accepted_s)}",
             build="echo",
             capabilities=m.Capabilities(None, None, "none", 1, 1 << 30, 1 << 30),
-            status=m.DeviceStatus(m.DeviceState.IDLE, highest_fence=0),
+            status=m.DeviceStatus(m.DeviceState.IDLE, highest_fence=self.fence),
             datasets=(
                 m.DatasetCard("digits", (8, 8), "uint8", "int64", NUM_EXAMPLES, 10, "0" * 64),
             ),
@@ -153,6 +165,8 @@ class _EchoLink:
             case m.Prepare(graphs=blob) | m.StartRound(model=m.Blob() as blob):
                 self._incoming.announce(blob, MAX_MODEL_BYTES)
                 self._awaited[blob.transfer] = command
+            case m.TakeLease() if refusal := self._device.refusal_of(command):
+                await self._say(m.Refused(command.cmd_id, refusal, "another run"))
             case _:
                 await self._say(m.Ok(command.cmd_id))
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from textual.app import SystemCommand
+from textual.app import ScreenStackError, SystemCommand
 from textual.command import CommandPalette
 from textual.css.query import NoMatches
 from textual.screen import Screen
@@ -72,8 +72,10 @@ class FedconsoleApp(TellingApp):
         theme: str = DEFAULT,
         has_bell: bool = True,
     ) -> None:
-        super().__init__(desk, has_bell=has_bell)
         self._opening = opening or Opening()
+        # Textual would make an empty screen first, and read all styles once more for ours.
+        self.DEFAULT_MODE = self._opening.mode  # type: ignore[misc]
+        super().__init__(desk, has_bell=has_bell)
         for known in THEMES:
             self.register_theme(known)
         # Without colours the terminal's own are all alike.
@@ -86,7 +88,6 @@ class FedconsoleApp(TellingApp):
         self._catch_signals()
 
     async def on_mount(self) -> None:
-        await self.switch_mode(self._opening.mode)
         self.run_worker(self.desk.watch(), name="fleet", exit_on_error=False)
         if self._opening.run is not None:
             await self.show_run(self._opening.run)
@@ -101,9 +102,11 @@ class FedconsoleApp(TellingApp):
                 loop.add_signal_handler(number, self._end, code)
 
     def _handle_exception(self, error: Exception) -> None:
-        # Once the app leaves, Textual mounts nothing: a screen that opens then misses its widgets.
+        # Once the app leaves, Textual mounts nothing and takes its screens down; what a screen or a late
+        # message looks for then is not there.
+        is_leaving = self._exit or not self.screen_stack
         cause = error.error if isinstance(error, WorkerFailed) else error
-        if not (self._exit and isinstance(cause, NoMatches)):
+        if not (is_leaving and isinstance(cause, (NoMatches, ScreenStackError))):
             super()._handle_exception(error)
 
     def _end(self, code: ExitCode) -> None:

@@ -146,7 +146,8 @@ async def test_many_lines_of_a_megabyte_cost_no_more_than_short_ones() -> None:
         return time.process_time() - began
 
     short = await seconds("x" * 4_000)
-    assert await seconds("x" * MEGABYTE) < 3 * short
+    # Uncut it would be hundreds of times as much.
+    assert await seconds("x" * MEGABYTE) < 6 * short
 
 
 # Selecting with the mouse

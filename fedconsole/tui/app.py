@@ -13,6 +13,7 @@ from textual.app import ScreenStackError, SystemCommand
 from textual.command import CommandPalette
 from textual.css.query import NoMatches
 from textual.screen import Screen
+from textual.widget import MountError
 from textual.worker import WorkerFailed
 
 from fedconsole.coordinator.phases import Request
@@ -38,6 +39,10 @@ _SIGNALS: Final = {
     signal.SIGHUP: ExitCode.HANGUP,
     signal.SIGINT: ExitCode.INTERRUPT,
 }
+
+
+_MISSING: Final = (MountError, NoMatches, ScreenStackError)
+"""Of a screen or a widget that is not there."""
 
 
 class FedconsoleApp(TellingApp):
@@ -106,7 +111,7 @@ class FedconsoleApp(TellingApp):
         # message looks for then is not there.
         is_leaving = self._exit or not self.screen_stack
         cause = error.error if isinstance(error, WorkerFailed) else error
-        if not (is_leaving and isinstance(cause, (NoMatches, ScreenStackError))):
+        if not (is_leaving and isinstance(cause, _MISSING)):
             super()._handle_exception(error)
 
     def _end(self, code: ExitCode) -> None:

@@ -108,7 +108,6 @@ async def test_resets_in_mid_upload_and_in_mid_download_change_nothing(
 # Silent
 
 
-@pytest.mark.timeout(90)
 @pytest.mark.parametrize(
     ("way", "frame"), [("up", PING), ("down", PONG)], ids=["after-a-ping", "after-a-pong"]
 )
@@ -190,7 +189,6 @@ async def test_flipped_bits_on_the_way_to_a_daemon_cost_links_and_never_change_t
     assert run.model_id == reference.run.model_id
 
 
-@pytest.mark.timeout(240)
 async def test_flipped_bits_in_updates_cost_links_and_no_worker_its_place(
     network: Network, reference: Reference
 ) -> None:

@@ -230,7 +230,6 @@ async def pause_and_resume(opened: Terminal) -> None:
             return
 
 
-@pytest.mark.timeout(240)
 async def test_an_operator_runs_a_fleet_by_keys_alone() -> None:
     async with local_daemons(3), terminal() as opened:
         await opened.shows("alice", "bob", "charlie", "3 online")
@@ -267,7 +266,6 @@ async def test_an_operator_runs_a_fleet_by_keys_alone() -> None:
     require_obeyed(pauses_of(history.lines(the_only_run())))
 
 
-@pytest.mark.timeout(240)
 async def test_an_operator_runs_a_fleet_by_mouse_alone() -> None:
     long = {"FEDCONSOLE_ROUNDS": "100000"}
     async with local_daemons(3), terminal(environment=long) as opened:

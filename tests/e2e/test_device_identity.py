@@ -35,7 +35,6 @@ def place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 async def test_a_device_that_comes_back_at_another_address_is_found_by_its_id(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

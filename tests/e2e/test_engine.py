@@ -155,7 +155,9 @@ async def test_a_model_that_could_not_be_saved_is_refused_before_training(tmp_pa
     assert run.last["reason"].endswith(f"there is no folder {tmp_path / 'nowhere'}: make it first")
 
 
-@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a device"])
+@pytest.mark.parametrize(
+    "kind", ["a pipe", *(pytest.param(k, marks=pytest.mark.slow) for k in ("a folder", "a device"))]
+)
 async def test_a_model_is_never_saved_over_what_is_no_file(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "m.pt"
     match kind:

@@ -60,7 +60,6 @@ def stop_in_mid_model(network: Network) -> Once:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_a_link_that_falls_silent_with_full_buffers_is_noticed_and_heals(
     network: Network,
 ) -> None:
@@ -87,7 +86,6 @@ async def test_a_link_that_falls_silent_with_full_buffers_is_noticed_and_heals(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_a_run_ends_while_a_link_is_silent_with_full_buffers(network: Network) -> None:
     silence = stop_in_mid_model(network)
     alone = Once(lambda line: line.get("updates") == ["alice"])
@@ -105,7 +103,6 @@ async def test_a_run_ends_while_a_link_is_silent_with_full_buffers(network: Netw
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 async def test_a_model_that_takes_longer_than_a_silence_may_last_is_carried_on_one_link(
     network: Network,
 ) -> None:

@@ -82,7 +82,6 @@ MOMENTS: dict[str, Callable[[Line], bool]] = {
 }
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "moments",
     [
@@ -114,7 +113,6 @@ def outcome_of(run: str) -> tuple[history.RunState, str | None]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_engines_and_devices_that_die_together_change_nothing() -> None:
     plan = digits_plan(virtual=3, rounds=4)
     undisturbed = await carry(plan)
@@ -133,7 +131,6 @@ async def test_engines_and_devices_that_die_together_change_nothing() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_an_update_that_is_damaged_on_disk_is_trained_again() -> None:
     plan = digits_plan(virtual=3, rounds=2)
     undisturbed = await carry(plan)
@@ -157,7 +154,6 @@ async def resume(run: str, *options: str) -> tuple[int | None, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-@pytest.mark.timeout(120)
 async def test_the_command_line_takes_a_run_up_and_shows_it_to_its_end() -> None:
     plan = digits_plan(rounds=3)
     run = new_run_id()
@@ -180,7 +176,6 @@ def checkpoint(run: str, round_number: int) -> Path:
     return paths.runs_dir() / run / "checkpoints" / f"round-{round_number:06d}.safetensors"
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "round_number", [2, pytest.param(1, marks=pytest.mark.slow)], ids=["round", "initial"]
 )
@@ -207,7 +202,6 @@ async def test_a_round_whose_model_is_damaged_is_trained_again_from_the_model_be
     assert check_run(paths.runs_dir() / run) == []
 
 
-@pytest.mark.timeout(120)
 async def test_a_run_of_which_no_model_is_whole_says_so_and_stays_as_it_was() -> None:
     run = new_run_id()
     await carry_until(run, digits_plan(rounds=3), lambda line: line["type"] == "round.finished")
@@ -232,7 +226,6 @@ async def test_a_run_that_has_ended_is_not_taken_up() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_a_task_that_has_changed_is_refused_and_the_run_can_still_be_taken_up() -> None:
     graphs = "graphs.json"
     run = new_run_id()
@@ -247,7 +240,6 @@ async def test_a_task_that_has_changed_is_refused_and_the_run_can_still_be_taken
     assert await take_up(run) == 0
 
 
-@pytest.mark.timeout(120)
 async def test_graphs_that_a_disk_has_damaged_are_written_again() -> None:
     run = new_run_id()
     await carry_until(run, digits_plan(rounds=3), lambda line: line["type"] == "round.finished")
@@ -258,7 +250,6 @@ async def test_graphs_that_a_disk_has_damaged_are_written_again() -> None:
     assert path.read_bytes() == content
 
 
-@pytest.mark.timeout(120)
 async def test_updates_that_waited_for_another_engine_are_told_under_their_workers_names() -> None:
     run = new_run_id()
     begun: set[str] = set()
@@ -345,7 +336,6 @@ async def test_two_engines_never_carry_one_run() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_a_run_stands_still_while_its_disk_is_full_and_ends_with_the_same_model(
     tmp_path: Path,
 ) -> None:

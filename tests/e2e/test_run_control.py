@@ -48,7 +48,6 @@ class Pauser:
         return None
 
 
-@pytest.mark.timeout(300)
 async def test_a_run_paused_five_times_at_random_moments_gives_the_same_model() -> None:
     async with local_daemons(3) as addresses:
         plan = digits_plan(

@@ -70,7 +70,6 @@ def layers(task: str) -> set[str]:
     return {type(module).__name__ for module in load_task(task).build().modules()}
 
 
-@pytest.mark.timeout(300)
 async def test_a_module_written_after_the_daemons_started_trains_on_them(place: Path) -> None:
     write_data(place)
     async with AsyncExitStack() as stack:
@@ -105,7 +104,6 @@ def require_documented(lines: list[dict[str, object]]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 async def test_its_model_is_taken_as_the_docs_say_and_a_run_goes_on_from_it(place: Path) -> None:
     write_data(place)
     (place / "motion.py").write_text(EXAMPLE.read_text())

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyte
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 """Under load from other tests everything takes its time."""
 FEDCONSOLE = (sys.executable, "-m", "fedconsole.cli.entry")
 KEYS = {

@@ -284,7 +284,6 @@ async def test_a_console_with_a_key_of_another_kind_is_not_paired(
     )
 
 
-@pytest.mark.timeout(300)
 async def test_a_join_string_is_too_old_after_ten_minutes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stranger: Keys
 ) -> None:

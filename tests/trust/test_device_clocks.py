@@ -33,7 +33,6 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("at_device", "at_console"), [(1970, 2026), (2099, 1970), (2026, 2099)])
 async def test_a_console_pairs_and_connects_in_whatever_year_each_side_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_device: int, at_console: int

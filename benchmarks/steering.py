@@ -65,10 +65,8 @@ async def _steer(run: str) -> list[Line]:
                 case "run.resumed":
                     is_pausing = False
                 case "worker.batches" if not is_pausing:
-                    if (
-                        line["first"]
-                        >= begun.setdefault(line["worker"], line["first"]) + _SEEN_BATCHES
-                    ):
+                    first = begun.setdefault(line["worker"], line["first"])
+                    if line["first"] - first >= _SEEN_BATCHES:
                         training.add(line["worker"])
             if len(training) == _NUM_DEVICES and requests:
                 begun.clear()

@@ -7,11 +7,12 @@ import signal
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from textual.app import ScreenStackError, SystemCommand
 from textual.command import CommandPalette
 from textual.css.query import NoMatches
+from textual.driver import Driver
 from textual.screen import Screen
 from textual.widget import MountError
 from textual.worker import WorkerFailed
@@ -28,6 +29,7 @@ from fedconsole.tui.opening import Opening
 from fedconsole.tui.phase_signs import sign_of
 from fedconsole.tui.screens.first import first_screen
 from fedconsole.tui.telling import TellingApp
+from fedconsole.tui.terminal import Terminal
 from fedconsole.tui.theme import DEFAULT, OWN_COLOURS, THEMES
 
 if TYPE_CHECKING:
@@ -98,6 +100,12 @@ class FedconsoleApp(TellingApp):
             await self.show_run(self._opening.run)
         if self._opening.replay is not None:
             await self._replay(*self._opening.replay)
+
+    def _build_driver(self, *args: Any, **options: Any) -> Driver:
+        driver = super()._build_driver(*args, **options)
+        if (file := getattr(driver, "_file", None)) is not None:
+            driver._file = Terminal(file)  # type: ignore[attr-defined]
+        return driver
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()

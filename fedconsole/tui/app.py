@@ -105,7 +105,14 @@ class FedconsoleApp(TellingApp):
         driver = super()._build_driver(*args, **options)
         if (file := getattr(driver, "_file", None)) is not None:
             driver._file = Terminal(file)  # type: ignore[attr-defined]
+            signal.signal(signal.SIGCONT, partial(self._go_on, driver))
         return driver
+
+    @staticmethod
+    def _go_on(driver: Any, *_: object) -> None:
+        # After Ctrl-Z alone the terminal was given back before. To begin twice would lose its first modes.
+        if driver._must_signal_resume:
+            driver.resume_application_mode()
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -41,6 +41,8 @@ CHEAP: Final = {
     "link opened": "links",
     "link closed": "links",
     "lease taken": "links",
+    "lease released": "links",
+    "round aborted": "aborts",
     "refused": "refusals",
 }
 """What costs nothing, by its sort: no flood of one hides another."""

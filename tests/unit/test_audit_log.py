@@ -88,6 +88,14 @@ def test_what_costs_a_console_nothing_washes_nothing_away(tmp_path: Path) -> Non
     assert (gap, update, later) == ({"what": "left out", "lines": 50}, UPDATE, REFUSED)
 
 
+@pytest.mark.parametrize("what", ["round aborted", "lease released"])
+def test_commands_that_do_nothing_wash_nothing_away(tmp_path: Path, what: str) -> None:
+    log = AuditLog(tmp_path, now=lambda: datetime(2026, 11, 27, 12, 0, tzinfo=UTC))
+    log.put([{"what": what}] * (10 * CHEAP_PER_MINUTE))
+    log.close()
+    assert len(lines_in(tmp_path)) <= CHEAP_PER_MINUTE + 1
+
+
 def test_neither_strangers_nor_links_hide_what_a_console_was_refused(tmp_path: Path) -> None:
     now = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
     log = AuditLog(tmp_path, now=lambda: now)

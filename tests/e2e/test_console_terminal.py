@@ -19,6 +19,7 @@ from fedconsole.engine.control import ControlLink
 from fedconsole.engine.launch import new_run_id, start_engine
 from fedconsole.fleet.local import local_daemons
 from tests.e2e.test_cli_run import engine_pid
+from tests.support.freezing import frozen
 from tests.support.pauses import pauses_of, require_obeyed
 from tests.support.places import redirect
 from tests.support.runs import digits_plan
@@ -63,6 +64,17 @@ async def test_a_signal_gives_the_terminal_back(number: int, exit_code: int) -> 
         opened.take()
         for sequence in GIVEN_BACK:
             assert sequence in opened.output
+
+
+async def test_a_console_that_stood_still_gives_the_terminal_back() -> None:
+    async with terminal() as opened:
+        await opened.shows("fedconsole", "Fleet")
+        with frozen(opened.process.pid):
+            pass
+        opened.press("ctrl+c")
+        assert await opened.ended() == 130
+        opened.take()
+        assert opened.modes == opened.first_modes
 
 
 async def test_ctrl_c_leaves_at_once_and_the_run_goes_on() -> None:

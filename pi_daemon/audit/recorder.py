@@ -37,7 +37,7 @@ from pi_daemon.trainer.pipe import RoundTrained
 Entry = dict[str, Any]
 
 MAX_COMMANDS: Final = 256
-"""That wait for their answers; a device answers far fewer at a time."""
+"""That wait for their answers, or may be repeated; a device remembers far fewer."""
 
 
 class Recorder:
@@ -48,6 +48,8 @@ class Recorder:
         """Who took the lease last: what a round comes to is theirs, also while they are away."""
         self._commands: OrderedDict[tuple[int, str], Command] = OrderedDict()
         """That were not answered yet, by link and `cmd_id`."""
+        self._answers: OrderedDict[tuple[str, str], Entry] = OrderedDict()
+        """The latest that have an entry, by console and `cmd_id`: a repeated command is told the same."""
         self._round: Entry = {}
         """Run and number of the round whose losses are told."""
         self._told_losses: dict[str, int] = {}
@@ -164,16 +166,26 @@ class Recorder:
                 return [*self._all_losses_told(), aborted]
             case Prepare(run=run), Prepared(num_examples=n, num_holdout=held_out):
                 told = {"num_examples": n, "num_holdout": held_out}
-                return [_entry("run prepared", peer, run=run, **_of_prepare(command), **told)]
+                prepared = _entry("run prepared", peer, run=run, **_of_prepare(command), **told)
+                return self._unless_repeated(command, prepared)
             case _, Evaluated(round=number, num_examples=n):
                 found = {"run": command.run, "round": number, "num_examples": n}
-                return [_entry("evaluation sent", peer, **found)]
+                return self._unless_repeated(command, _entry("evaluation sent", peer, **found))
             case PutData(offset=offset, rest=rest), DataStored(card=card):
                 stored = {"dataset": card.name, "num_examples": card.num_examples}
                 size = offset + rest.size
                 return [_entry("data stored", peer, **stored, bytes=size, sha256=command.sha256)]
             case _:
                 return []
+
+    def _unless_repeated(self, command: Command, entry: Entry) -> list[Entry]:
+        key = entry["console_id"], command.cmd_id
+        if self._answers.get(key) == entry:
+            return []
+        self._answers[key] = entry
+        if len(self._answers) > MAX_COMMANDS:
+            self._answers.popitem(last=False)
+        return [entry]
 
     # Losses: one entry for those of a round, to each console
 

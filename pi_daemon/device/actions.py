@@ -65,6 +65,14 @@ class Receive:
 
 
 @dataclass(frozen=True, slots=True)
+class StopReceiving:
+    """Nobody waits for this blob any more: delete what has arrived, throw the rest away."""
+
+    link: int
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
 class PrepareWorker:
     """Load data and graphs, then call `on_prepared` or `on_prepare_failed`."""
 
@@ -175,6 +183,7 @@ Action = (
     | SaveFence
     | WarmUp
     | Receive
+    | StopReceiving
     | PrepareWorker
     | TrainModel
     | EvaluateModel

@@ -6,6 +6,7 @@ Pure, as `device` is; who may give these commands was decided there.
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import assert_never
 
 from pi_daemon.device.actions import (
@@ -17,6 +18,7 @@ from pi_daemon.device.actions import (
     ForgetWorker,
     PrepareWorker,
     Receive,
+    StopReceiving,
     TrainModel,
 )
 from pi_daemon.device.allowance import Allowance
@@ -53,6 +55,15 @@ from pi_daemon.protocol.messages import (
 from pi_daemon.trainer.pipe import ModelEvaluated, RoundTrained, WorkerReady
 
 
+@dataclass(frozen=True, slots=True)
+class _Arriving:
+    """The one blob that is on its way here, and whose command waits for it."""
+
+    link: int
+    transfer: int
+    command: Prepare | StartRound | Evaluate
+
+
 class Assignment:
     """What runs have asked of this device, and how far it is. Every effect goes into the outbox."""
 
@@ -72,8 +83,7 @@ class Assignment:
         self._failed: RoundFailed | None = None
         """Of the last round, for a controller that comes back."""
         self._evaluating: Evaluate | None = None
-        self._receiving: dict[tuple[int, int], Prepare | StartRound | Evaluate] = {}
-        """By link and transfer."""
+        self._arriving: _Arriving | None = None
 
     @property
     def state(self) -> DeviceState:
@@ -218,11 +228,11 @@ class Assignment:
         if self._work is not None:
             self._outbox.refuse_all(self._work.asked_by, "the run has ended here")
             self._outbox.do(ForgetWorker(self._work.prepare.worker_id))
-        waiting = [command.cmd_id for command in self._receiving.values()]
-        self._outbox.refuse_all(waiting, "the run has ended here")
+        if self._arriving is not None:
+            self._outbox.refuse_all([self._arriving.command.cmd_id], "the run has ended here")
+            self._stop_receiving()
         self._end_round()
         self._work = self._evaluating = self._failed = self._model = None
-        self._receiving.clear()
 
     # What happens by itself
 
@@ -234,18 +244,21 @@ class Assignment:
         self._deliver()
 
     def drop_incoming(self, link: int) -> None:
-        """Forget the commands whose blobs were still arriving: they will be repeated."""
-        for key in [key for key in self._receiving if key[0] == link]:
-            match self._receiving.pop(key):
-                case Prepare() if self._work is not None:
-                    self._outbox.give_up(self._work.asked_by)
-                    self._work = None
-                case StartRound() if self._round is not None:
-                    self._outbox.give_up(self._round.asked_by)
-                    self._round = None
-                case Evaluate(cmd_id=cmd_id):
-                    self._outbox.give_up([cmd_id])
-                    self._evaluating = None
+        """Forget the command whose blob was still arriving: it will be repeated."""
+        arriving = self._arriving
+        if arriving is None or arriving.link != link:
+            return
+        self._stop_receiving()
+        match arriving.command:
+            case Prepare() if self._work is not None:
+                self._outbox.give_up(self._work.asked_by)
+                self._work = None
+            case StartRound() if self._round is not None:
+                self._outbox.give_up(self._round.asked_by)
+                self._round = None
+            case Evaluate(cmd_id=cmd_id):
+                self._outbox.give_up([cmd_id])
+                self._evaluating = None
 
     def on_tick(self, now_s: float) -> None:
         self.keep_time(now_s)
@@ -261,13 +274,17 @@ class Assignment:
 
     def keep_time(self, now_s: float) -> None:
         """Call after all that happens: the run's clock goes while the trainer works for it."""
-        evaluates = self._evaluating and self._evaluating not in self._receiving.values()
+        evaluates = self._evaluating is not None and self._arriving is None
         trains = self._round is not None and self._round.is_at_work
-        self._allowance.keep_time(now_s, is_at_work=bool(trains or evaluates))
+        self._allowance.keep_time(now_s, is_at_work=trains or evaluates)
 
     def on_received(self, link: int, transfer: int) -> None:
         """A blob that `Receive` asked for is complete and in its place."""
-        match self._receiving.pop((link, transfer), None):
+        arriving = self._arriving
+        if arriving is None or (arriving.link, arriving.transfer) != (link, transfer):
+            return
+        self._arriving = None
+        match arriving.command:
             case Prepare() if self._work is not None:
                 self._outbox.do(PrepareWorker(self._work.ticket, self._work.prepare))
             case StartRound(model=Blob(sha256=sha256)) as start:
@@ -370,8 +387,13 @@ class Assignment:
         self._outbox.do(EvaluateModel(self._work.prepare, evaluate, self._model[1]))
 
     def _receive(self, link: int, command: Prepare | StartRound | Evaluate, blob: Blob) -> None:
-        self._receiving[link, blob.transfer] = command
+        self._arriving = _Arriving(link, blob.transfer, command)
         self._outbox.do(Receive(link, blob))
+
+    def _stop_receiving(self) -> None:
+        if self._arriving is not None:
+            self._outbox.do(StopReceiving(self._arriving.link, self._arriving.transfer))
+            self._arriving = None
 
     def _deliver(self) -> None:
         round_, link = self._round, self._lease.link
@@ -402,6 +424,5 @@ class Assignment:
                 self._outbox.do(DropUpdate(self._round.ticket))
             self._outbox.refuse_all(self._round.asked_by, "the round has ended")
             self._round = None
-        for key, command in list(self._receiving.items()):
-            if isinstance(command, StartRound):
-                del self._receiving[key]
+        if self._arriving is not None and isinstance(self._arriving.command, StartRound):
+            self._stop_receiving()

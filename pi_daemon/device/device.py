@@ -201,12 +201,13 @@ class Device:
             return
         if old_link is not None and old_link != link:
             self._drop_incoming(old_link)
-        if self._lease.highest != old_fence:
-            self._outbox.do(SaveFence(self._lease.highest))
         if not is_same:
+            # Before the fence is saved: a full disk has more room then.
             self._assignment.forget()
             self._outbox.forget_run()
             self._allowance.begin_run()
+        if self._lease.highest != old_fence:
+            self._outbox.do(SaveFence(self._lease.highest))
         self._outbox.tell(link, Ok(take.cmd_id))
         if take.trains:
             self._outbox.do(WarmUp())

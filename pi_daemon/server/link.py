@@ -164,6 +164,14 @@ class Link:
         file.seek(offset)
         self._sinks[transfer] = file, part
 
+    def stop_keeping(self, transfer: int) -> None:
+        """Throw the rest of a blob away, and delete what has arrived, unless that outlives the link."""
+        if transfer in self._sinks:
+            file, path = self._sinks.pop(transfer)
+            _close(file)
+            if Path(file.name) != path:
+                _delete(Path(file.name))
+
     def let_go(self, part: Path) -> None:
         """Write into this file no more."""
         for transfer in [t for t, (_, path) in self._sinks.items() if path == part]:
@@ -183,7 +191,7 @@ class Link:
             return None
         file, path = self._sinks[transfer]
         try:
-            await asyncio.to_thread(file.write, payload)
+            await asyncio.to_thread(_write, file, payload)
             if not incoming.is_complete or transfer not in self._sinks:
                 return None
             file.close()
@@ -196,12 +204,9 @@ class Link:
         return transfer
 
     def drop_incoming(self) -> None:
-        """Delete what has arrived in part, unless it has its name already; its sender broke it off."""
-        for file, path in self._sinks.values():
-            _close(file)
-            if Path(file.name) != path:
-                _delete(Path(file.name))
-        self._sinks.clear()
+        """Keep nothing of what is still on its way: its sender broke it off."""
+        for transfer in list(self._sinks):
+            self.stop_keeping(transfer)
         self._incoming = IncomingTransfers()
 
 
@@ -220,6 +225,12 @@ async def first_hello(socket: ServerConnection) -> Hello:
     if not isinstance(hello, Hello):
         raise FrameError("the first message must be hello")
     return hello
+
+
+def _write(file: BinaryIO, payload: bytes | memoryview) -> None:
+    # Another link's command may have closed it while this chunk waited for its turn.
+    if not file.closed:
+        file.write(payload)
 
 
 def _close(file: BinaryIO) -> None:

@@ -261,7 +261,11 @@ class Server:
                 case actions.WarmUp():
                     self._tasks.create_task(self._trainer.warm_up())
                 case actions.Receive(link=number, blob=blob):
+                    self._files.need_room(blob.size)
                     self._links[number].keep(blob.transfer, self._files.path(blob.sha256))
+                case actions.StopReceiving(link=number, transfer=transfer):
+                    if number in self._links:
+                        self._links[number].stop_keeping(transfer)
                 case actions.PrepareWorker():
                     self._begin(self._jobs.prepare(action))
                 case actions.TrainModel():
@@ -271,6 +275,7 @@ class Server:
                 case actions.Control():
                     self._begin(self._jobs.control(action))
                 case actions.ForgetWorker(worker_id=worker_id):
+                    self._files.drop_blobs()
                     self._begin(self._jobs.forget(worker_id))
                 case actions.Deliver():
                     self._deliver(action)

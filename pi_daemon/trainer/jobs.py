@@ -74,6 +74,7 @@ class TrainerJobs:
         worker = self._worker(action.prepare)
         try:
             self._files.keep_only(action.prepare.graphs.sha256, action.model_sha256)
+            self._files.need_room_for_update(action.model_sha256)
             trained = await self._trainer.ask(
                 lambda trainer: trainer.train(
                     worker,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import suppress
 from pathlib import Path
 
+from pi_daemon.device.receiving import SPARE_BYTES
 from pi_daemon.paths import make_private
 
 
@@ -15,6 +18,22 @@ class WorkFiles:
     def path(self, sha256: str) -> Path:
         """Where graphs or a model lie that have this hash."""
         return self.folder / sha256
+
+    def need_room(self, num_bytes: int) -> None:
+        """Ask for this much, and for what a device always needs beside it.
+
+        Raises:
+            OSError: the disk has less.
+        """
+        disk = os.statvfs(self.folder)
+        missing = num_bytes + SPARE_BYTES - disk.f_bavail * disk.f_frsize
+        if missing > 0:
+            reason = f"{os.strerror(errno.ENOSPC)}: free {missing} bytes"
+            raise OSError(errno.ENOSPC, reason)
+
+    def need_room_for_update(self, model_sha256: str) -> None:
+        """It will be as large as its model. Raises as `need_room`."""
+        self.need_room(self.path(model_sha256).stat().st_size)
 
     def update(self, ticket: int) -> Path:
         """Where a round's update is written."""
@@ -34,6 +53,11 @@ class WorkFiles:
         for path in self.folder.iterdir():
             if len(path.name) == 64 and path.name not in digests:
                 path.unlink(missing_ok=True)
+
+    def drop_blobs(self) -> None:
+        """Delete all graphs and models, as far as the disk lets them go."""
+        with suppress(OSError):
+            self.keep_only()
 
     def empty(self) -> None:
         """Begin anew, with a folder that is there and private."""

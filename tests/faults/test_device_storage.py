@@ -13,6 +13,7 @@ import pytest
 
 from fedconsole.coordinator.plan import Plan
 from fedconsole.engine.store import Line
+from pi_daemon.device.receiving import SPARE_BYTES
 from pi_daemon.protocol.messages import DeviceState, Role, Status
 from tests.chaos.fleet import Device, fleet
 from tests.support.disks import ext4_disk, fail_disk, full, mend_disk, small_disk
@@ -24,7 +25,7 @@ from tests.support.runs import carry, digits_plan
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-DISK_BYTES = 2 << 20
+DISK_BYTES = SPARE_BYTES + (2 << 20)
 FULL = "No space left on device"
 MANY_BATCHES = 500
 """Longer than it takes to fill its disk after the first of them."""
@@ -32,7 +33,7 @@ MANY_BATCHES = 500
 
 @contextmanager
 def small_work_folder(place: Path) -> Iterator[Path]:
-    """Bob's, as big as some models."""
+    """Bob's, which has room for some models."""
     (place / "bob").mkdir(mode=0o700)
     with small_disk(place / "bob" / "work", DISK_BYTES) as disk:
         yield disk
@@ -154,7 +155,7 @@ async def test_a_device_without_descriptors_holds_its_links_and_recovers(place: 
 async def test_a_device_whose_disk_fails_is_named_and_counts_again_when_it_is_mended(
     place: Path,
 ) -> None:
-    with ext4_disk(place / "bob", 32 << 20) as disk:
+    with ext4_disk(place / "bob", SPARE_BYTES + (32 << 20)) as disk:
         disk.chmod(0o700)
         async with alice_and_bob(place) as (alice, bob):
             plan = plan_for(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from msgspec.structs import replace
 
 from pi_daemon.protocol.codec import chunk_frames
+from pi_daemon.protocol.limits import CHUNK_BYTES
 from pi_daemon.protocol.messages import (
     Abort,
     AcceptUpdate,
@@ -211,6 +213,33 @@ async def test_a_model_may_be_broken_off_by_an_abort_again_and_again(alice: Daem
         assert update.round == 7
 
 
+async def test_models_that_are_replaced_before_they_are_whole_leave_nothing_on_the_disk(
+    alice: DaemonProcess,
+) -> None:
+    work = alice.state_dir / "work"
+    async with open_link(alice.port, fence=next(fences)) as link:
+        await prepare(link)
+        rest: list[bytes] = []
+        for number in range(1, 7):
+            content = random.Random(number).randbytes(CHUNK_BYTES + 1)
+            blob = link.blob(content)
+            await link.send(replace(start_command(link, round=number), model=blob))
+            first, last = chunk_frames(blob.transfer, content)
+            await link.socket.send(first)
+            # The one before is whole now, and is not wanted any more.
+            for frame in rest:
+                await link.socket.send(frame)
+            rest = [last]
+        await link.ask(RenewLease(cmd_id=link.new_cmd_id(), run=link.run, fence=link.fence))
+        graphs, arriving = sorted(work.iterdir(), key=lambda path: path.stat().st_size)
+        assert graphs.read_bytes() == tiny_model().graphs
+        assert arriving.stat().st_size <= CHUNK_BYTES
+    # With the link goes what it brought.
+    async with open_link(alice.port, fence=next(fences)) as link:
+        await prepare(link)
+        assert [path.name for path in work.iterdir()] == [graphs.name]
+
+
 async def test_a_lost_link_in_mid_round_costs_nothing(alice: DaemonProcess) -> None:
     fence = next(fences)
     async with open_link(alice.port, fence=fence) as link:
@@ -343,11 +372,11 @@ async def test_a_console_that_does_not_read_slows_nobody_and_misses_no_loss(
     fence = next(fences)
     async with open_link(alice.port, fence=fence) as link, open_link(alice.port) as sleeper:
         await prepare(link)
-        update, _ = await train(link, num_batches=3000)
-        assert update.num_batches == len(losses_of(link)) == 3000
-        await sleeper.expect(Batches, lambda m: m.first + len(m.losses) == 3000)
+        update, _ = await train(link, num_batches=1000)
+        assert update.num_batches == len(losses_of(link)) == 1000
+        await sleeper.expect(Batches, lambda m: m.first + len(m.losses) == 1000)
         told = [m for m in sleeper.seen if isinstance(m, Batches) and m.run == link.run]
-        assert sum(len(m.losses) for m in told) == 3000
+        assert sum(len(m.losses) for m in told) == 1000
 
 
 async def test_a_large_update_holds_no_answer_up(alice: DaemonProcess) -> None:

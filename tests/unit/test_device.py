@@ -7,12 +7,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from pi_daemon.device.actions import (
+    Action,
     Deliver,
     DropUpdate,
     EvaluateModel,
     ForgetWorker,
     PrepareWorker,
     Receive,
+    StopReceiving,
     Tell,
     TrainModel,
     WarmUp,
@@ -20,7 +22,9 @@ from pi_daemon.device.actions import (
 from pi_daemon.protocol.codec import encode
 from pi_daemon.protocol.limits import KEEP_UPDATE_S, MAX_FRAME_BYTES
 from pi_daemon.protocol.messages import (
+    Abort,
     Batches,
+    Blob,
     DeviceState,
     Evaluate,
     Evaluated,
@@ -28,6 +32,7 @@ from pi_daemon.protocol.messages import (
     Prepared,
     RefusalCode,
     Refused,
+    ReleaseLease,
     RoundFailed,
     Status,
     TakeLease,
@@ -39,6 +44,7 @@ from tests.support.device_script import (
     MODEL_ID,
     READY,
     TRAINED,
+    Script,
     delivering,
     done,
     leased,
@@ -147,6 +153,55 @@ def test_a_model_that_was_arriving_is_forgotten_with_its_link() -> None:
     script.open(2)
     script.say(2, TakeLease)
     assert done(script.start(2)) == [Receive(2, MODEL)]
+
+
+def test_a_model_that_nobody_waits_for_any_more_is_not_kept() -> None:
+    newer = Blob(3, 200, "d" * 64)
+
+    def start_of_another_round(script: Script) -> list[Action]:
+        return script.start(1, "newer", round=2, model=newer)
+
+    def abort(script: Script) -> list[Action]:
+        return script.say(1, Abort, round=1)
+
+    def prepare_otherwise(script: Script) -> list[Action]:
+        return script.prepare(1, "otherwise", order_seed="8")
+
+    def release(script: Script) -> list[Action]:
+        return script.say(1, ReleaseLease)
+
+    def take_over(script: Script) -> list[Action]:
+        script.open(2)
+        script.run, script.fence = "run-2", 2
+        return script.say(2, TakeLease, take_over=True)
+
+    def the_same_run_on_another_link(script: Script) -> list[Action]:
+        script.open(2)
+        return script.say(2, TakeLease)
+
+    for happens in (
+        *(start_of_another_round, abort, prepare_otherwise),
+        *(release, take_over, the_same_run_on_another_link),
+    ):
+        script = prepared()
+        script.start(1)
+        assert StopReceiving(1, MODEL.transfer) in happens(script), happens
+        assert done(script.device.on_received(1, MODEL.transfer, script.now_s)) == []
+
+
+def test_graphs_and_models_of_an_evaluation_are_not_kept_either() -> None:
+    script = leased()
+    script.prepare(1)
+    newer = Blob(3, 100, "d" * 64)
+    actions = script.prepare(1, "newer", graphs=newer)
+    assert done(actions) == [
+        ForgetWorker("alice"),
+        StopReceiving(1, GRAPHS.transfer),
+        Receive(1, newer),
+    ]
+    script = prepared()
+    script.say(1, Evaluate, round=0, model_id=MODEL_ID, model=MODEL)
+    assert StopReceiving(1, MODEL.transfer) in script.say(1, ReleaseLease)
 
 
 def test_the_answer_goes_to_the_link_that_asked_last() -> None:

@@ -65,7 +65,8 @@ def test_a_take_over_aborts_the_old_round() -> None:
     script.open(2, name="desk-2")
     script.run, script.fence = "run-2", 2
     actions = script.say(2, TakeLease, take_over=True)
-    assert done(actions) == [SaveFence(Fence(2, "run-2")), ForgetWorker("alice"), WarmUp()]
+    # What the old run leaves makes room for the fence.
+    assert done(actions) == [ForgetWorker("alice"), SaveFence(Fence(2, "run-2")), WarmUp()]
     assert told(actions, 2) == [Ok("TakeLease")]
     assert script.state is DeviceState.IDLE
     assert script.device.on_trained(2, TRAINED, script.now_s) == [DropUpdate(2)]
@@ -140,9 +141,9 @@ def test_a_run_of_one_name_gets_the_device_from_another_console_and_nothing_of_i
         script.now_s += seconds
         actions = script.say(2, TakeLease, take_over=take_over)
         assert done(actions) == [
-            SaveFence(Fence(2, "run-1", "KEY-2")),
             ForgetWorker("alice"),
             DropUpdate(2),
+            SaveFence(Fence(2, "run-1", "KEY-2")),
             WarmUp(),
         ]
         assert told(actions, 2) == [Ok("TakeLease")]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from msgspec import structs
+
 from pi_daemon.audit.recorder import Entry, Recorder
 from pi_daemon.device.actions import Deliver, Tell, TrainModel
 from pi_daemon.device.terms import Peer
@@ -291,6 +293,26 @@ def test_an_evaluation_and_data_that_came_have_their_lines() -> None:
             "sha256": "f" * 64,
         }
     ]
+
+
+def test_what_a_repeated_command_is_told_again_has_one_line() -> None:
+    found = recorder()
+    evaluate = command(Evaluate, "7", round=2, model_id="c" * 64, model=None)
+    for asked, answer in (
+        (prepare(), Prepared("1", 384, 96, 0.01, 1000)),
+        (evaluate, Evaluated("7", 2, 96, 0.5)),
+    ):
+        assert [len(answered(found, asked, answer)) for _ in range(3)] == [1, 0, 0]
+    # Another evaluation under that name is another line, as is one of another name.
+    assert len(answered(found, evaluate, Evaluated("7", 3, 96, 0.5))) == 1
+    assert (
+        len(answered(found, structs.replace(evaluate, cmd_id="8"), Evaluated("8", 3, 96, 0.5))) == 1
+    )
+    for number in range(10_000):
+        answered(
+            found, structs.replace(evaluate, cmd_id=str(number)), Evaluated(str(number), 2, 96, 0.5)
+        )
+    assert len(found._answers) == 256
 
 
 def test_commands_that_are_never_answered_cost_little_memory() -> None:

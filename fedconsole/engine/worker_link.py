@@ -58,6 +58,8 @@ class WorkerLink:
         self._fence: int | None = None
         self._is_taken = False
         """By another run, which has been told."""
+        self._is_rejected = False
+        """The last connection was given up for what came on it: it was there, and will not join soon."""
         self._connection: Connection | None = None
         """Once the worker is ready for rounds."""
         self._backoff = delays()
@@ -96,7 +98,11 @@ class WorkerLink:
                     failure = self._worst(error)
                 if self._is_closing or _is_cancelled():
                     return
-                is_missing = is_overdue(failure, self._hello_s, began_s)
+                if self.hello is not None and self._job.names.done():
+                    self._take_name(self.hello)
+                is_missing = is_overdue(failure, self._hello_s, began_s) or (
+                    self._is_rejected and self._job.names.done()
+                )
                 if self._is_hopeless(failure, is_missing):
                     self._refuse(failure, failure.exit_code)
                     return
@@ -148,13 +154,15 @@ class WorkerLink:
     # One connection
 
     async def _connect_once(self, address: str) -> None:
+        self._is_rejected = False
         try:
             async with dial(address, self._search.wanted_at(address)) as websocket:
                 connection = Connection(websocket, self._listener())
                 try:
                     await self._serve(connection, address)
                 finally:
-                    if self._connection is not None and not connection.was_given_up:
+                    self._is_rejected = connection.was_given_up
+                    if self._connection is not None and not self._is_rejected:
                         self._backoff = delays()
                     self._bytes_before = (self.bytes_sent, self.bytes_received)
                     self._connection = self._leased = self._orders = None

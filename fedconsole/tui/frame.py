@@ -110,18 +110,19 @@ class TopBar(Line):
             start = text.cell_len
             text.append(label, look)
             self.click_runs(start, text.cell_len, f"app.mode('{mode}')")
-        right = self._devices()
-        right.append(f"  {clock(self._desk.now())} ")
-        name = Text(f"{fit(self._desk.name, 16)}  ", style(self, "dim"))
-        gap = self.size.width - text.cell_len - right.cell_len
-        if gap > name.cell_len:
-            right = name + right
-            gap -= name.cell_len
-        if gap < 0:
-            right = Text()
-        text.append(" " * max(0, gap))
+        right = self._right(self.size.width - text.cell_len)
+        text.append(" " * (self.size.width - text.cell_len - right.cell_len))
         text.append_text(right)
         self.show(text)
+
+    def _right(self, width: int) -> Text:
+        """As much as there is room for: the devices, the clock, this desk's name."""
+        name = Text(f"{fit(self._desk.name, 16)}  ", style(self, "dim"))
+        devices, time = self._devices(), f"  {clock(self._desk.now())} "
+        for right in (name + devices + time, devices + time, devices + " "):
+            if right.cell_len <= width:
+                return right
+        return Text()
 
     def _devices(self) -> Text:
         counts = self._desk.inventory.counts(self._desk.clock())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,22 @@ async def test_a_disk_that_is_full_when_a_model_arrives_is_told_and_the_run_goes
                     )
                 assert await run.end() == 0
             assert bob.pid == pid
+            run.assert_completed(undisturbed.model_id)
+
+
+async def test_a_disk_that_is_full_before_the_run_is_told_by_name_and_the_device_joins_with_room(
+    place: Path,
+) -> None:
+    with small_work_folder(place) as disk:
+        async with alice_and_bob(place) as (alice, bob):
+            plan = plan_for(alice, bob)
+            undisturbed = await carry(plan)
+            with ExitStack() as meanwhile:
+                meanwhile.enter_context(full(disk))
+                async with engine(plan) as run:
+                    await run.until(says_of_bob("worker.lost", f"[Errno 28] {FULL}"))
+                    meanwhile.close()
+                    assert await run.end() == 0
             run.assert_completed(undisturbed.model_id)
 
 

@@ -34,6 +34,7 @@ class Told:
 
     joined: asyncio.Event = field(default_factory=asyncio.Event)
     lost: asyncio.Event = field(default_factory=asyncio.Event)
+    losses: list[e.WorkerLost] = field(default_factory=list)
     refused: asyncio.Event = field(default_factory=asyncio.Event)
     warnings: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
 
@@ -41,6 +42,7 @@ class Told:
         if isinstance(event, e.WorkerJoined):
             self.joined.set()
         elif isinstance(event, e.WorkerLost):
+            self.losses.append(event)
             self.lost.set()
         elif isinstance(event, e.WorkerRefused):
             self.refused.set()
@@ -117,6 +119,21 @@ async def test_a_device_that_does_not_get_ready_is_missed_by_name_and_joins_when
             await told.lost.wait()
             assert not told.joined.is_set()
             device.may_prepare.set()
+            await told.joined.wait()
+        running.cancel()
+        await asyncio.wait([running], timeout=_WAIT_S)
+
+
+async def test_a_device_without_room_is_missed_with_its_reason_and_joins_when_it_has_some(
+    tmp_path: Path,
+) -> None:
+    async with linked(tmp_path) as (device, link, told):
+        device.lack = "the device cannot store this: No space left on device"
+        running = asyncio.get_running_loop().create_task(link.run())
+        async with asyncio.timeout(_WAIT_S):
+            await told.lost.wait()
+            assert told.losses[0] == e.WorkerLost("kitchen", device.lack, was_met=True)
+            device.lack = ""
             await told.joined.wait()
         running.cancel()
         await asyncio.wait([running], timeout=_WAIT_S)

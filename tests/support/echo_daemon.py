@@ -24,7 +24,13 @@ from pi_daemon.protocol.codec import (
     decode_from_console,
     encode,
 )
-from pi_daemon.protocol.limits import MAX_FRAME_BYTES, MAX_MODEL_BYTES, PROTO, SUBPROTOCOL
+from pi_daemon.protocol.limits import (
+    CLOSE_CANNOT_STORE,
+    MAX_FRAME_BYTES,
+    MAX_MODEL_BYTES,
+    PROTO,
+    SUBPROTOCOL,
+)
 
 NUM_EXAMPLES = 96
 
@@ -66,6 +72,8 @@ class EchoDaemon:
     """The highest one so far."""
     holder: str | None = None
     """The run that alone may take the lease."""
+    lack: str = ""
+    """Why it can store nothing now."""
     fences: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
     """With which it was asked for its lease."""
     proto: int = PROTO
@@ -165,6 +173,8 @@ class _EchoLink:
             case m.Prepare(graphs=blob) | m.StartRound(model=m.Blob() as blob):
                 self._incoming.announce(blob, MAX_MODEL_BYTES)
                 self._awaited[blob.transfer] = command
+            case m.TakeLease() if self._device.lack:
+                await self._socket.close(CLOSE_CANNOT_STORE, self._device.lack)
             case m.TakeLease() if refusal := self._device.refusal_of(command):
                 await self._say(m.Refused(command.cmd_id, refusal, "another run"))
             case _:

@@ -487,6 +487,7 @@ async def test_escape_never_leaves_the_console(name: str) -> None:
 @every_screen
 async def test_a_terminal_that_is_too_small_says_so_until_it_grows(name: str) -> None:
     async with screen_of(name, size=(80, 24)) as pilot:
+        await until(pilot, lambda: lines_of(pilot)[0].startswith(" fedconsole "))
         before = lines_of(pilot)[0]
         await resized(pilot, 40, 10)
         await settle(pilot)

@@ -1,8 +1,8 @@
 """Says how much memory a model would need, before any of it is used: the graph runs on meta tensors,
 which have shapes and no elements.
 
-The first call imports torch's shape machinery (about 1.3 s and 160 MB on a desktop), so a small device
-calls this in a child process.
+The first call imports torch's shape machinery (about 0.4 s and 50 MB on a desktop; with torch's compiler
+1.6 s and 160 MB), so a small device calls this in a child process.
 """
 
 from __future__ import annotations

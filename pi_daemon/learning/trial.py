@@ -1,6 +1,6 @@
 """Runs a model's graphs on trial, without data, in a process that is thrown away afterwards.
 
-Torch's shape machinery, which that loads, takes 160 MB that a small device has better uses for; and
+Torch's shape machinery, which that loads, takes 50 MB that a small device has better uses for; and
 a graph that would hang or crash takes only the trial with it.
 """
 
@@ -24,6 +24,7 @@ from pi_daemon.learning.memory import (
     evaluation_peak_bytes,
     training_peak_bytes,
 )
+from pi_daemon.learning.no_compiler import leave_out_the_compiler
 from pi_daemon.protocol.graphs import GraphError, ModelGraphs, OptimizerSpec
 from pi_daemon.protocol.messages import RefusalCode
 
@@ -177,8 +178,9 @@ class _Attempt:
                 _end_with(parent)
                 _close_all_but([other])
                 resource.setrlimit(resource.RLIMIT_CPU, (TRIAL_CPU_S, TRIAL_CPU_S))
-                # Torch would import it with the first shapes that it computes; it takes a second.
-                import torch._dynamo  # noqa: F401
+                leave_out_the_compiler()
+                # Torch would import it with the first shapes that it computes; it takes half a second.
+                import torch.fx.experimental.symbolic_shapes  # noqa: F401
 
                 request = _request_decoder.decode(other.recv_bytes())
                 other.send_bytes(msgspec.msgpack.encode(_try(request)))

@@ -33,7 +33,7 @@ from tests.support.networks import (
 from tests.support.places import redirect
 from tests.support.runs import FinishedRun, carry
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.alone]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MODEL_BYTES = 39_000
 """A little less than the digits model's file."""
@@ -108,6 +108,7 @@ async def test_resets_in_mid_upload_and_in_mid_download_change_nothing(
 # Silent
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("way", "frame"), [("up", PING), ("down", PONG)], ids=["after-a-ping", "after-a-pong"]
 )
@@ -215,6 +216,7 @@ async def test_flipped_bits_in_updates_cost_links_and_no_worker_its_place(
 # Frozen and dead
 
 
+@pytest.mark.alone
 async def test_a_frozen_trainer_is_a_straggler_and_its_round_never_counts(
     network: Network,
 ) -> None:
@@ -251,6 +253,7 @@ async def test_a_frozen_trainer_is_a_straggler_and_its_round_never_counts(
     assert seconds_between(started[0], first) < 3.0
 
 
+@pytest.mark.alone
 async def test_an_update_that_comes_after_its_round_is_refused_and_counted_as_nothing(
     network: Network,
 ) -> None:
@@ -284,6 +287,7 @@ async def test_an_update_that_comes_after_its_round_is_refused_and_counted_as_no
     assert len(counted) == len(set(counted))
 
 
+@pytest.mark.alone
 async def test_a_killed_daemon_is_noticed_at_once_and_the_others_go_on(
     network: Network, place: Path
 ) -> None:

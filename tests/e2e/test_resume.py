@@ -10,10 +10,11 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from msgspec.structs import replace
 
 from fedconsole import history, paths
@@ -32,7 +33,7 @@ from tests.support.disks import full, small_disk
 from tests.support.journal_check import check_run
 from tests.support.links import console_hello, open_link
 from tests.support.places import redirect
-from tests.support.runs import carry, digits_plan
+from tests.support.runs import FinishedRun, carry, digits_plan
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,13 +43,18 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@asynccontextmanager
-async def devices() -> AsyncIterator[Plan]:
-    """A plan of five rounds on three daemons."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def five_rounds(places: None) -> AsyncIterator[Plan]:
+    """A plan for three daemons, to which nothing is done here."""
     async with local_daemons(3) as addresses:
         yield digits_plan(
             virtual=0, workers=tuple(addresses), rounds=5, federate_after_n_batches=40
         )
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def undisturbed(five_rounds: Plan) -> FinishedRun:
+    return await carry(five_rounds)
 
 
 async def carry_until(run: str, plan: Plan, is_moment: Callable[[Line], bool]) -> None:
@@ -90,18 +96,18 @@ MOMENTS: dict[str, Callable[[Line], bool]] = {
         pytest.param(("training", "tested"), id="training-and-tests", marks=pytest.mark.slow),
     ],
 )
-async def test_a_killed_engine_changes_nothing_whenever_it_dies(moments: tuple[str, ...]) -> None:
-    async with devices() as plan:
-        undisturbed = await carry(plan)
-        for moment in map(MOMENTS.__getitem__, moments):
-            run = new_run_id()
-            await carry_until(run, plan, moment)
-            assert outcome_of(run) == (history.RunState.CRASHED, None)
-            assert await take_up(run) == 0
-            assert outcome_of(run) == (history.RunState.COMPLETED, undisturbed.model_id)
-            assert updates_counted(run) == updates_counted(undisturbed.run_id)
-            seqs = [line["seq"] for line in history.lines(run)]
-            assert seqs == list(range(1, len(seqs) + 1))
+async def test_a_killed_engine_changes_nothing_whenever_it_dies(
+    moments: tuple[str, ...], five_rounds: Plan, undisturbed: FinishedRun
+) -> None:
+    for moment in map(MOMENTS.__getitem__, moments):
+        run = new_run_id()
+        await carry_until(run, five_rounds, moment)
+        assert outcome_of(run) == (history.RunState.CRASHED, None)
+        assert await take_up(run) == 0
+        assert outcome_of(run) == (history.RunState.COMPLETED, undisturbed.model_id)
+        assert updates_counted(run) == updates_counted(undisturbed.run_id)
+        seqs = [line["seq"] for line in history.lines(run)]
+        assert seqs == list(range(1, len(seqs) + 1))
 
 
 def outcome_of(run: str) -> tuple[history.RunState, str | None]:
@@ -180,16 +186,14 @@ def checkpoint(run: str, round_number: int) -> Path:
     "round_number", [2, pytest.param(1, marks=pytest.mark.slow)], ids=["round", "initial"]
 )
 async def test_a_round_whose_model_is_damaged_is_trained_again_from_the_model_before_it(
-    round_number: int,
+    round_number: int, five_rounds: Plan, undisturbed: FinishedRun
 ) -> None:
-    async with devices() as plan:
-        undisturbed = await carry(plan)
-        run = new_run_id()
-        is_moment = {"type": "round.finished", "round": round_number}.items()
-        await carry_until(run, plan, lambda line: is_moment <= line.items())
-        last = updates_counted(run)[-1][0]
-        damage(checkpoint(run, last))
-        exit_code, out, err = await resume(run, "--json")
+    run = new_run_id()
+    is_moment = {"type": "round.finished", "round": round_number}.items()
+    await carry_until(run, five_rounds, lambda line: is_moment <= line.items())
+    last = updates_counted(run)[-1][0]
+    damage(checkpoint(run, last))
+    exit_code, out, err = await resume(run, "--json")
     assert exit_code == 0, err
     shown = [json.loads(text) for text in out.splitlines()]
     assert shown == list(history.lines(run))
@@ -250,7 +254,9 @@ async def test_graphs_that_a_disk_has_damaged_are_written_again() -> None:
     assert path.read_bytes() == content
 
 
-async def test_updates_that_waited_for_another_engine_are_told_under_their_workers_names() -> None:
+async def test_updates_that_waited_for_another_engine_are_told_under_their_workers_names(
+    five_rounds: Plan,
+) -> None:
     run = new_run_id()
     begun: set[str] = set()
 
@@ -259,14 +265,13 @@ async def test_updates_that_waited_for_another_engine_are_told_under_their_worke
             begun.add(line["worker"])
         return len(begun) == 3
 
-    async with devices() as five_rounds:
-        # Long enough that nobody is done when the last one has begun.
-        plan = replace(five_rounds, rounds=1, federate_after_n_batches=2000)
-        await carry_until(run, plan, have_all_begun)
-        async with asyncio.timeout(60):
-            for address in plan.workers:
-                await is_delivering(int(address.rpartition(":")[2]))
-        assert await take_up(run) == 0
+    # Long enough that nobody is done when the last one has begun.
+    plan = replace(five_rounds, rounds=1, federate_after_n_batches=2000)
+    await carry_until(run, plan, have_all_begun)
+    async with asyncio.timeout(60):
+        for address in plan.workers:
+            await is_delivering(int(address.rpartition(":")[2]))
+    assert await take_up(run) == 0
     told = list(history.lines(run))
     assert [line for line in told if line["type"] == "worker.rejected"] == []
     assert {line["worker"] for line in told if line.get("worker")} == {"alice", "bob", "charlie"}
@@ -337,27 +342,25 @@ async def test_two_engines_never_carry_one_run() -> None:
 
 @pytest.mark.slow
 async def test_a_run_stands_still_while_its_disk_is_full_and_ends_with_the_same_model(
-    tmp_path: Path,
+    tmp_path: Path, five_rounds: Plan, undisturbed: FinishedRun
 ) -> None:
-    async with devices() as plan:
-        undisturbed = await carry(plan)
-        with small_disk(tmp_path / "disk", 4 << 20) as disk, pytest.MonkeyPatch.context() as patch:
-            patch.setenv("XDG_STATE_HOME", str(disk))
-            run = new_run_id()
-            engine = start_engine(run, plan)
-            try:
-                async with ControlLink.connect(run) as link:
-                    async for line in link.events():
-                        if line["type"] == "round.finished" and line["round"] == 2:
-                            break
-                    with full(disk):
-                        await until_refused(link)
-                    with suppress(FedconsoleError):
-                        await link.request("resume")
-                    seen = [line async for line in link.events()]
-                assert await asyncio.to_thread(engine.wait) == 0
-            finally:
-                engine.kill()
+    with small_disk(tmp_path / "disk", 4 << 20) as disk, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(disk))
+        run = new_run_id()
+        engine = start_engine(run, five_rounds)
+        try:
+            async with ControlLink.connect(run) as link:
+                async for line in link.events():
+                    if line["type"] == "round.finished" and line["round"] == 2:
+                        break
+                with full(disk):
+                    await until_refused(link)
+                with suppress(FedconsoleError):
+                    await link.request("resume")
+                seen = [line async for line in link.events()]
+            assert await asyncio.to_thread(engine.wait) == 0
+        finally:
+            engine.kill()
     assert (seen[-1]["outcome"], seen[-1]["model_id"]) == ("completed", undisturbed.model_id)
     assert [line["round"] for line in seen if line["type"] == "round.finished"] == [*range(1, 6)]
 

@@ -38,7 +38,7 @@ from tests.support.terminal import terminal
 pytestmark = pytest.mark.timeout(400)
 DISK_BYTES = 4 << 20
 ROUNDS = 4
-SEVERAL_RETRIES_S = 6 * RETRY_S
+SEVERAL_RETRIES_S = 3 * RETRY_S
 
 
 def short_plan() -> Plan:
@@ -225,8 +225,9 @@ async def test_while_the_disk_is_full_the_link_stays_and_nothing_is_sent_again(
     disk: Path, place: Path
 ) -> None:
     async with daemon(place, "--dataset", "digits=sample") as alice, chaos_proxy(alice.port) as way:
+        # So long that the disk is full before the update comes.
         plan = digits_plan(
-            virtual=0, workers=(way.address,), rounds=2, federate_after_n_batches=3000
+            virtual=0, workers=(way.address,), rounds=1, federate_after_n_batches=3000
         )
         undisturbed = await carry(plan)
         num_links, num_bytes = way.num_connections, way.down.num_bytes
@@ -234,15 +235,15 @@ async def test_while_the_disk_is_full_the_link_stays_and_nothing_is_sent_again(
             await run.until(is_training("alice"))
             with full(disk):
                 await run.until(is_stalled)
-                await way.until(lambda: way.down.num_bytes - num_bytes > 0.45 * num_bytes)
+                await way.until(lambda: way.down.num_bytes - num_bytes > 0.9 * num_bytes)
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(SEVERAL_RETRIES_S):
                         await way.until(lambda: way.num_connections > num_links + 1)
             assert await run.end() == 0
         run.assert_completed(undisturbed.model_id)
-        # The round's losses and its update went over two links, and telemetry meanwhile; an update is half of it.
+        # The losses and the update went over two links, and telemetry meanwhile; an update is half of it.
         assert way.num_connections == num_links + 2
-        assert way.down.num_bytes - num_bytes < 2.3 * num_bytes
+        assert way.down.num_bytes - num_bytes < 3 * num_bytes
     assert_losses_told_once(run.lines)
     [warning] = run.of_type("warning")
     assert "this machine cannot keep the update of round 1: No space left" in warning["text"]

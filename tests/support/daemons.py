@@ -16,7 +16,7 @@ import psutil
 RUNTIME = "p"
 """Of the daemons, in a test's folder; one letter: socket paths end at 108 bytes."""
 START_S = 60.0
-"""Under load from other tests, importing scikit-learn for the cards takes a while."""
+"""Under load from other tests, everything takes a while."""
 
 
 @dataclass

@@ -3,6 +3,8 @@ from __future__ import annotations
 import gzip
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +133,24 @@ def test_every_fifth_digit_is_a_test_image() -> None:
         ("int64", (360,)),
     ]
     assert (split.x_train.max(), split.y_test[:5].tolist()) == (16, [0, 5, 0, 5, 0])
+
+
+_DIGITS = """
+import sys
+import numpy as np
+from pi_daemon.learning.digits import load_digits_split
+x_train, y_train, x_test, y_test = load_digits_split()
+assert "sklearn" not in sys.modules
+from sklearn.datasets import load_digits
+digits = load_digits()
+is_test = np.arange(len(digits.target)) % 5 == 0
+assert (x_train == digits.images[~is_test]).all() and (x_test == digits.images[is_test]).all()
+assert (y_train == digits.target[~is_test]).all() and (y_test == digits.target[is_test]).all()
+"""
+
+
+def test_the_digits_are_scikit_learns_and_cost_none_of_its_imports() -> None:
+    subprocess.run([sys.executable, "-c", _DIGITS], check=True)
 
 
 def test_three_workers_learn_the_digits_to_95_percent_in_a_few_rounds() -> None:

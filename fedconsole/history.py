@@ -203,6 +203,10 @@ def require_running(run: str) -> None:
     """Raises RefusedError: no engine carries it; and what can be done."""
     if is_running(run):
         return
+    if is_carried(run):
+        raise RefusedError(
+            f"the engine of run {run} does not listen now: try again in some seconds"
+        )
     summary = summarize(run)
     if summary is None:
         raise RefusedError(f"run {run} is not running: it never began; its engine.log says more")
@@ -281,7 +285,7 @@ def _state(run: str, end: Line) -> tuple[RunState, str]:
     """And the reason for it, if there is one."""
     if end:
         return RunState(end["outcome"]), end.get("reason") or ""
-    if not is_running(run):
+    if not is_running(run) and not is_carried(run):
         return RunState.CRASHED, ""
     if reason := standstill(run, _ANSWER_S):
         return RunState.STALLED, reason
@@ -336,7 +340,7 @@ def remove(run: str) -> None:
         RefusedError: its engine is running.
         StorageError: the disk refuses.
     """
-    if is_running(run):
+    if is_running(run) or is_carried(run):
         raise RefusedError(f"run {run} is running; abort it first: fedconsole abort {run}")
     try:
         socket_path(run).unlink(missing_ok=True)

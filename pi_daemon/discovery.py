@@ -24,13 +24,14 @@ from pi_daemon.protocol.text import clean
 
 if TYPE_CHECKING:
     from zeroconf import ServiceInfo
-    from zeroconf.asyncio import AsyncZeroconf
 
 log = logging.getLogger(__name__)
 
 SERVICE: Final = "_fedconsole._tcp.local."
 STATE_UPDATE_S: Final = 5.0
 """The announced state changes at most this often: each change is a multicast to everybody."""
+ADDRESS_CHECK_S: Final = 5.0
+"""A lease of a router may end, or the Wi-Fi come up after the daemon."""
 
 
 class RegisteredDaemon(msgspec.Struct, frozen=True):
@@ -135,36 +136,48 @@ class Announcement:
             self._state.set()
 
     async def run(self) -> None:
-        """Announce until cancelled, then say goodbye."""
+        """Announce until cancelled, then say goodbye; anew whenever this machine's addresses change."""
+        while True:
+            addresses = _addresses(self._address)
+            try:
+                await self._announce(addresses)
+            except Exception as error:  # whatever the network makes zeroconf raise
+                log.warning("mDNS announcement failed (%s): consoles need this address", error)
+                while not self._has_moved(addresses):  # noqa: ASYNC110
+                    await asyncio.sleep(ADDRESS_CHECK_S)
+
+    async def _announce(self, addresses: list[str]) -> None:
+        """Until the machine has other addresses. Raises OSError: it has no multicast; and what zeroconf does."""
         # Half a second and 15 MB, when the daemon listens already.
         from zeroconf.asyncio import AsyncZeroconf
 
+        # It warns with a traceback of each packet that an address which is gone does not send.
+        logging.getLogger("zeroconf").setLevel(logging.ERROR)
         is_loopback = ipaddress.ip_address(self._address).is_loopback
+        # Its sockets are those of the addresses that there are now.
+        zeroconf = AsyncZeroconf(interfaces=[self._address]) if is_loopback else AsyncZeroconf()
         try:
-            zeroconf = AsyncZeroconf(interfaces=[self._address]) if is_loopback else AsyncZeroconf()
-        except OSError as error:
-            log.warning("mDNS is not available (%s): consoles need this address", error)
-            return
-        try:
-            await self._announce(zeroconf)
-        except Exception as error:  # whatever the network makes zeroconf raise
-            log.warning("mDNS announcement failed (%s): consoles need this address", error)
+            info = self._info(addresses)
+            await (await zeroconf.async_register_service(info, allow_name_change=True))
+            try:
+                while not self._has_moved(addresses):
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(ADDRESS_CHECK_S):
+                            await self._state.wait()
+                    if self._state.is_set():
+                        self._state.clear()
+                        await (await zeroconf.async_update_service(self._info(addresses)))
+                        await asyncio.sleep(STATE_UPDATE_S)
+            finally:
+                # The second await is for the goodbye, which else is never sent.
+                await (await zeroconf.async_unregister_service(self._info(addresses)))
         finally:
             await zeroconf.async_close()
 
-    async def _announce(self, zeroconf: AsyncZeroconf) -> None:
-        await (await zeroconf.async_register_service(self._info(), allow_name_change=True))
-        try:
-            while True:
-                await self._state.wait()
-                self._state.clear()
-                await (await zeroconf.async_update_service(self._info()))
-                await asyncio.sleep(STATE_UPDATE_S)
-        finally:
-            # The second await is for the goodbye, which else is never sent.
-            await (await zeroconf.async_unregister_service(self._info()))
+    def _has_moved(self, addresses: list[str]) -> bool:
+        return _addresses(self._address) != addresses
 
-    def _info(self) -> ServiceInfo:
+    def _info(self, addresses: list[str]) -> ServiceInfo:
         from zeroconf import ServiceInfo
 
         name = self._name.replace(".", "-")[:40]
@@ -172,9 +185,7 @@ class Announcement:
             SERVICE,
             f"{name}-{self._device_id[:4]}.{SERVICE}",
             port=self._port,
-            addresses=[
-                ipaddress.ip_address(address).packed for address in _addresses(self._address)
-            ],
+            addresses=[ipaddress.ip_address(address).packed for address in addresses],
             server=f"fedconsole-{self._device_id[:16].lower()}.local.",
             properties={
                 "v": "1",

@@ -16,11 +16,13 @@ from typing import Any
 
 from fedconsole import paths
 from fedconsole.engine.store import Line, Row, RunStore, make_line, time_ms
-from fedconsole.errors import EngineCrashedError, ExitCode, FedconsoleError
+from fedconsole.errors import EngineCrashedError, ExitCode, FedconsoleError, StorageError
 
 _MAX_LINE_BYTES = 4 << 20
 """The longest line: a run's plan, or 4096 losses."""
 _LINES_AT_ONCE = 500
+_LOOK_S = 2.0
+"""Between two looks at whether the socket is still there."""
 _ANSWER_S = 30.0
 """It answers at once, but on a machine that is very busy."""
 
@@ -51,6 +53,21 @@ class ControlServer:
         store.on_change = self._wake
 
     async def start(self) -> None:
+        await self._listen()
+        self._staying = asyncio.get_running_loop().create_task(self._stay())
+
+    async def _stay(self) -> None:
+        """Some systems clean the folder of sockets, as after a logout; nobody could steer the run then."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if not self._path.exists():
+                # The folder may be gone as well; where it cannot be made, another look follows.
+                with suppress(OSError, StorageError):
+                    self._path = socket_path(self._store.run_id)
+                    self._server.close()
+                    await self._listen()
+
+    async def _listen(self) -> None:
         self._path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(
             self._serve, str(self._path), limit=_MAX_LINE_BYTES
@@ -60,6 +77,7 @@ class ControlServer:
     async def close(self, grace_s: float = 5.0) -> None:
         """Let readers take the last lines, then hang up. A stuck reader is left after `grace_s`."""
         self._is_closing = True
+        self._staying.cancel()
         self._wake()
         self._server.close()
         self._path.unlink(missing_ok=True)

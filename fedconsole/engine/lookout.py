@@ -43,6 +43,8 @@ class Lookout:
     def __init__(self, search_s: float) -> None:
         """`search_s`: how long to listen for announcements at a time; 0 leaves multicast out."""
         self._search_s = search_s
+        self._is_multicast_missed = False
+        """It was said that there is none."""
         self._seekers: set[_Seeker] = set()
         self._is_wanted = asyncio.Event()
 
@@ -87,8 +89,10 @@ class Lookout:
         except StorageError:
             return []
         except OSError as error:
-            print(f"no multicast here ({error}): lost devices are not searched", file=sys.stderr)
-            self._search_s = 0.0
+            if not self._is_multicast_missed:
+                self._is_multicast_missed = True
+                reason = f"no multicast here ({error}): lost devices are not found by it"
+                print(reason, file=sys.stderr)
             return []
         return [device for device in found if device.source in (Source.LOCAL, Source.MDNS)]
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from zeroconf import Error as ZeroconfError
 from zeroconf import IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
@@ -27,8 +28,16 @@ async def browse(seconds: float) -> list[Device]:
     """Listen for this long.
 
     Raises:
-        OSError: this machine has no multicast.
+        OSError: this machine has no multicast, or not now.
     """
+    try:
+        return await _browse(seconds)
+    except ZeroconfError as error:
+        # Its own, as on a machine that is so busy that the sockets are not ready in time.
+        raise OSError(str(error) or type(error).__name__) from error
+
+
+async def _browse(seconds: float) -> list[Device]:
     names: dict[str, None] = {}
 
     def changed(

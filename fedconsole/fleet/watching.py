@@ -98,9 +98,11 @@ class Watcher:
                 announced = await mdns.browse(self._search_s)
             except OSError as error:
                 self._inventory.hindered(Hindrance.NO_MULTICAST, error)
-                return
+                await asyncio.sleep(_SEARCH_S)
+                continue
             finally:
                 self._inventory.is_searched = True
+            self._inventory.hindrances.pop(Hindrance.NO_MULTICAST, None)
             fresh = {device.address: device for device in announced}
             older = {k: v for k, v in self._announced.items() if k not in fresh}
             kept = list((fresh | older).items())[: mdns.MAX_ANNOUNCED]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import sqlite3
 import stat
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fedconsole.engine import control
 from fedconsole.engine.control import ControlLink, ControlServer, socket_path
 from fedconsole.engine.store import Line, Row, RunStore
 from fedconsole.errors import (
@@ -131,6 +133,31 @@ async def test_garbage_on_the_socket_ends_only_its_own_connection(engine: Engine
 
 async def test_only_its_owner_may_open_the_socket(engine: Engine) -> None:
     assert stat.S_IMODE(socket_path("r1").stat().st_mode) == 0o600
+
+
+async def test_a_socket_that_was_cleaned_away_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "_LOOK_S", 0.05)
+    runtime = tmp_path / "r"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    runtime.mkdir(mode=0o700)
+    engine = Engine(tmp_path)
+    engine.store.commit(Row("run.created", {}))
+    await engine.control.start()
+    async with ControlLink.connect("r1") as before:
+        shutil.rmtree(socket_path("r1").parent)
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        async with asyncio.timeout(30):
+            while not socket_path("r1").exists():  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        async with ControlLink.connect("r1") as link:
+            await link.request("abort")
+        assert engine.requests == ["abort"]
+        # Who was there stays.
+        assert (await anext(before.events()))["type"] == "run.created"
+    await engine.control.close(grace_s=0.1)
+    engine.store.close()
 
 
 async def test_what_the_journal_could_not_take_is_said_last(engine: Engine) -> None:

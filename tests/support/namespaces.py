@@ -79,6 +79,46 @@ def lossy_network() -> Iterator[LossyNetwork]:
             subprocess.run(["ip", "netns", "delete", namespace], check=False, capture_output=True)
 
 
+@dataclass(frozen=True)
+class MovingHost:
+    """A host in a namespace with one network, in which it may get another address."""
+
+    name: str
+
+    @property
+    def enter(self) -> tuple[str, ...]:
+        return ("ip", "netns", "exec", self.name)
+
+    def move(self, old: str, new: str) -> None:
+        """As at the end of a router's lease."""
+        _run("ip", "-n", self.name, "addr", "del", f"{old}/24", "dev", "eth0")
+        _run("ip", "-n", self.name, "addr", "add", f"{new}/24", "dev", "eth0")
+
+
+@contextmanager
+def moving_host(address: str) -> Iterator[MovingHost]:
+    """Has this address at first; without root it is skipped."""
+    require_root("network namespaces")
+    require_program("ip", "iproute2")
+    host = MovingHost(f"fc-moving-{os.getpid()}")
+    try:
+        try:
+            _run("ip", "netns", "add", host.name)
+            for command in (
+                "link set lo up",
+                "link add eth0 type veth peer name other",
+                "link set eth0 up",
+                "link set other up",
+                f"addr add {address}/24 dev eth0",
+            ):
+                _run("ip", "-n", host.name, *command.split())
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"needs network namespaces: {error.stderr.decode().strip()}")
+        yield host
+    finally:
+        subprocess.run(["ip", "netns", "delete", host.name], check=False, capture_output=True)
+
+
 def _commands(network: LossyNetwork, link: str) -> list[str]:
     router, host = network.router, network.host
     return [

@@ -123,6 +123,20 @@ def test_a_run_with_a_listening_engine_is_running_and_cannot_be_removed() -> Non
             history.remove("20261122-aaaa")
 
 
+def test_a_run_whose_engine_does_not_listen_now_is_running_and_cannot_be_removed() -> None:
+    write_journal("20261122-aaaa", [CREATED])
+    with (history.folder_of("20261122-aaaa") / "engine.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        summary = history.summarize("20261122-aaaa")
+        assert summary is not None
+        assert summary.state is RunState.RUNNING
+        with pytest.raises(RefusedError, match="abort it first"):
+            history.remove("20261122-aaaa")
+        with pytest.raises(RefusedError, match="does not listen now: try again"):
+            history.require_running("20261122-aaaa")
+    assert history.folder_of("20261122-aaaa").is_dir()
+
+
 PAUSING, PAUSED = {"type": "run.pausing", "round": 1}, {"type": "run.paused", "round": 1}
 OPENED: Line = {"type": "round.started", "round": 2, "attempt": 1, "cohort": ["bob"], "epoch": 1}
 

@@ -8,6 +8,7 @@ FedconsoleError           carries its exit code; the command line prints the mes
 │   └── IdentityChangedError   a known device's address answers with another key
 ├── NoQuorumError         too few workers to start
 ├── StorageError          the run's folder cannot be written or read
+│   └── DamagedModelError      a model's file is gone, or does not hold what the journal says
 ├── RunFailedError        the run ended without success
 └── EngineCrashedError    the engine process ended without a word
 """
@@ -83,6 +84,10 @@ class NoQuorumError(FedconsoleError):
 
 class StorageError(FedconsoleError):
     exit_code = ExitCode.STORAGE
+
+
+class DamagedModelError(StorageError):
+    """What cannot be read now may be whole: that is none."""
 
 
 class RunFailedError(FedconsoleError):

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from fedconsole import history
-from fedconsole.errors import RefusedError, StorageError
+from fedconsole.errors import DamagedModelError, RefusedError, StorageError
 from fedconsole.learning.contents import read_whole, tensors_of
 from pi_daemon.protocol.errors import TensorError
 
@@ -17,7 +17,7 @@ def find_whole(run: str) -> Path:
 
     Raises:
         RefusedError: no round is complete.
-        StorageError: the file is gone or damaged, or the journal cannot be read.
+        StorageError: the file is gone or damaged, or it or the journal cannot be read.
     """
     folder = history.folder_of(run)
     rounds = history.lines(run, types=["round.finished"])
@@ -51,7 +51,7 @@ def _is_whole(model: Path, checkpoint: Path, model_id: str) -> bool:
 def _is_named(path: Path, model_id: str) -> bool:
     try:
         read_whole(path, model_id)
-    except StorageError:
+    except DamagedModelError:
         return False
     return True
 

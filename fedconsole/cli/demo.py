@@ -49,6 +49,6 @@ def demo(
     async def play() -> int:
         async with local_daemons(workers) as addresses:
             plan = demo_plan(addresses)
-            return await start_and_follow(lambda run: start_engine(run, plan), screen)
+            return await start_and_follow(lambda run, _: start_engine(run, plan), screen)
 
     return asyncio.run(play())

@@ -14,7 +14,7 @@ from typing import Any
 from fedconsole import paths
 from fedconsole.cli.output import say
 from fedconsole.engine.control import ControlLink
-from fedconsole.engine.launch import new_run_id
+from fedconsole.engine.launch import WhileWaiting, new_run_id
 from fedconsole.errors import EngineCrashedError, ExitCode, FedconsoleError
 from fedconsole.headless import RunProgress, Screen, advance, status
 from fedconsole.history import summarize
@@ -29,10 +29,11 @@ _CAUSES = {
     signal.SIGHUP: ExitCode.HANGUP,
 }
 _LOG_LINES = 5
+_TELL_S = 4
 
 
 async def start_and_follow(
-    start: Callable[[str], subprocess.Popen[bytes]],
+    start: Callable[[str, WhileWaiting], subprocess.Popen[bytes]],
     screen: Screen,
     *,
     run: str | None = None,
@@ -41,7 +42,8 @@ async def start_and_follow(
     """Carry a run to its end.
 
     Args:
-        start: starts the engine of the run with this id.
+        start: starts the engine of the run with this id. One that may take long is to be waited for with
+            what it is given: a signal ends it then.
         run: one that an engine has left; None: a new one.
 
     Ctrl-C aborts it and a second one kills its engine; SIGTERM, SIGHUP and the timeout abort it and
@@ -56,7 +58,10 @@ async def start_and_follow(
     run = run or new_run_id()
     with _causes() as causes, _status_on_request() as take:
         # In a thread: a signal in this moment must find an engine to stop.
-        engine = await asyncio.to_thread(start, run)
+        try:
+            engine = await asyncio.to_thread(start, run, _until(causes))
+        except _CalledOffError:
+            return causes.get_nowait()
         stopper = _Stopper(run, engine, causes)
         loop = asyncio.get_running_loop()
         if timeout_s is not None:
@@ -75,6 +80,27 @@ async def start_and_follow(
     if exit_code is None:
         raise crash(run)
     return exit_code
+
+
+class _CalledOffError(Exception):
+    """A signal came while the engine was waited for."""
+
+
+def _until(causes: asyncio.Queue[ExitCode]) -> WhileWaiting:
+    """Waits until a signal comes."""
+
+    def wait(num_seconds: int) -> None:
+        tell_waiting(num_seconds)
+        if not causes.empty():
+            raise _CalledOffError
+
+    return wait
+
+
+def tell_waiting(num_seconds: int) -> None:
+    """Say once what an engine does that takes a run up and is not ready yet."""
+    if num_seconds == _TELL_S:
+        say("reading the journal of a long run; Ctrl-C leaves the run as it is")
 
 
 async def show(run: str, screen: Screen) -> int | None:

@@ -124,9 +124,9 @@ def _follow(settings: Config, screen: Screen, *, dry_run: bool, timeout_s: float
     import asyncio
 
     from fedconsole.cli.follow import start_and_follow
-    from fedconsole.engine.launch import start_engine
+    from fedconsole.engine.launch import WhileWaiting, start_engine
 
-    def start(run: str) -> subprocess.Popen[bytes]:
+    def start(run: str, _: WhileWaiting) -> subprocess.Popen[bytes]:
         search_s = settings.front_end().search_seconds
         return start_engine(run, settings.plan(), dry_run=dry_run, search_s=search_s)
 

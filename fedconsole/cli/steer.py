@@ -99,16 +99,16 @@ def _take_up(
     import asyncio
 
     from fedconsole.cli.console import open_started, wants_full_screen
-    from fedconsole.cli.follow import start_and_follow
+    from fedconsole.cli.follow import start_and_follow, tell_waiting
     from fedconsole.config import load
-    from fedconsole.engine.launch import take_up_engine
+    from fedconsole.engine.launch import WhileWaiting, take_up_engine
     from fedconsole.headless import choose_screen
 
     settings = load({"plain": plain})
     front_end = settings.front_end()
 
-    def take_up(run: str) -> subprocess.Popen[bytes]:
-        return take_up_engine(run, search_s=front_end.search_seconds)
+    def take_up(run: str, while_waiting: WhileWaiting = tell_waiting) -> subprocess.Popen[bytes]:
+        return take_up_engine(run, search_s=front_end.search_seconds, while_waiting=while_waiting)
 
     if detach:
         take_up(run)

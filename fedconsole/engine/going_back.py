@@ -10,7 +10,7 @@ import msgspec
 from fedconsole.coordinator import machine
 from fedconsole.coordinator.events import Event
 from fedconsole.engine.store import Row, RunStore
-from fedconsole.errors import StorageError
+from fedconsole.errors import DamagedModelError, StorageError
 from fedconsole.learning.contents import read_whole
 
 
@@ -31,7 +31,7 @@ def go_back_to_whole_model(store: RunStore) -> None:
     They are opened as they were, with the same cohort and inputs. Where no model is whole all stays.
 
     Raises:
-        StorageError: the disk refuses.
+        StorageError: the disk refuses, or a model cannot be read that may be whole; all stays.
     """
     events = [msgspec.json.decode(event, type=Event) for event in store.events()]
     starts: dict[int, tuple[int, str]] = {}
@@ -56,11 +56,15 @@ def go_back_to_whole_model(store: RunStore) -> None:
             return
 
 
-def _find_damage(store: RunStore, round_number: int, model_id: str) -> StorageError | None:
-    """What is wrong with the model of a complete round, or with the initial one (0)."""
+def _find_damage(store: RunStore, round_number: int, model_id: str) -> DamagedModelError | None:
+    """What is wrong with the model of a complete round, or with the initial one (0).
+
+    Raises:
+        StorageError: it cannot be read.
+    """
     try:
         read_whole(store.checkpoint_path(round_number), model_id)
-    except StorageError as damage:
+    except DamagedModelError as damage:
         return damage
     return None
 
@@ -73,7 +77,7 @@ def _forget_published(store: RunStore) -> None:
         raise StorageError(f"cannot remove {store.model_path}: {error}") from error
 
 
-def _words(damage: StorageError, first: int, last: int) -> str:
+def _words(damage: DamagedModelError, first: int, last: int) -> str:
     again = f"round {last} is" if first == last else f"rounds {first} to {last} are"
     base = f"the model of round {first - 1}" if first > 1 else "the initial model"
     return f"the model of round {last} is damaged on this disk ({damage}); {again} trained again, from {base}"

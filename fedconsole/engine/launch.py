@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import select
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,12 +25,18 @@ if TYPE_CHECKING:
     from fedconsole.history import RunSummary
 
 _START_S = 20.0
-"""The engine listens within a third of a second; a busy Pi as a desktop needs more."""
+"""A new run's engine listens within a third of a second; a busy Pi as a desktop needs more. One that takes a
+run up reads its journal first: of ten thousand rounds for half a minute and more."""
+_PATIENCE_S = 1.0
+"""After each of these whoever waits for an engine is told so."""
 
 READY: Final = b"!"
 """What an engine says when it listens; else why it cannot use the run's folder."""
 _MAX_ANSWER_BYTES: Final = 4096
 """A pipe passes on so much in one piece."""
+
+WhileWaiting = Callable[[int], None]
+"""Called after each second of waiting with their number; what it raises ends the engine."""
 
 
 class EngineRequest(msgspec.Struct, frozen=True):
@@ -40,8 +49,12 @@ class EngineRequest(msgspec.Struct, frozen=True):
     """How long to listen for announcements of a device that is lost; 0: no multicast."""
 
 
-def take_up_engine(run_id: str, *, search_s: float = 0.0) -> subprocess.Popen[bytes]:
+def take_up_engine(
+    run_id: str, *, search_s: float = 0.0, while_waiting: WhileWaiting = lambda _: None
+) -> subprocess.Popen[bytes]:
     """Start another engine for a run whose own is gone; returns as `start_engine` does.
+
+    It is waited for as long as it reads.
 
     Raises:
         RefusedError: the run has ended, is running, is being taken up, or never began.
@@ -66,7 +79,9 @@ def take_up_engine(run_id: str, *, search_s: float = 0.0) -> subprocess.Popen[by
     plan = _plan(summary)
     folder = created.get("folder", ".")
     try:
-        return start_engine(run_id, plan, goes_on_in=folder, search_s=search_s)
+        return start_engine(
+            run_id, plan, goes_on_in=folder, search_s=search_s, while_waiting=while_waiting
+        )
     except (EngineCrashedError, StorageError):
         if history.is_carried(run_id):
             raise resumed_already from None
@@ -102,6 +117,7 @@ def start_engine(
     dry_run: bool = False,
     goes_on_in: str | None = None,
     search_s: float = 0.0,
+    while_waiting: WhileWaiting = lambda _: None,
 ) -> subprocess.Popen[bytes]:
     """Start an engine; returns when its control socket listens.
 
@@ -140,10 +156,14 @@ def start_engine(
         assert process.stdin is not None
         with process.stdin as pipe:
             pipe.write(msgspec.json.encode(EngineRequest(run_id, plan, dry_run, search_s)))
-        has_answer = bool(select.select([ready], [], [], _START_S)[0])
-        answer = os.read(ready, _MAX_ANSWER_BYTES) if has_answer else b""
+        limit_s = _START_S if goes_on_in is None else math.inf
+        answer = _answer(ready, limit_s, while_waiting)
     except BrokenPipeError:
         answer = b""
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
     finally:
         os.close(ready)
     if answer != READY:
@@ -154,3 +174,14 @@ def start_engine(
         last = (folder / "engine.log").read_text(errors="replace").strip().splitlines()[-1:]
         raise EngineCrashedError(f"the engine did not start: {last[0] if last else 'no reason'}")
     return process
+
+
+def _answer(ready: int, limit_s: float, while_waiting: WhileWaiting) -> bytes:
+    """What an engine says at its start; empty: it has ended, or the time is up."""
+    for num_waits in count(1):
+        if select.select([ready], [], [], min(_PATIENCE_S, limit_s))[0]:
+            break
+        if num_waits * _PATIENCE_S >= limit_s:
+            return b""
+        while_waiting(num_waits)
+    return os.read(ready, _MAX_ANSWER_BYTES)

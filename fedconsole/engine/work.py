@@ -15,7 +15,7 @@ from fedconsole.coordinator.plan import Plan
 from fedconsole.coordinator.state import Confusion, Metric, Update
 from fedconsole.engine.store import RunStore
 from fedconsole.engine.worker import Captured, ModelOnDisk
-from fedconsole.errors import RefusedError, StorageError
+from fedconsole.errors import DamagedModelError, RefusedError, StorageError
 from fedconsole.learning.aggregation import WeightedUpdate, federated_average, require_fit
 from fedconsole.learning.capture import CapturedModel, CaptureError, capture
 from fedconsole.learning.contents import WrittenModel, read_whole
@@ -99,12 +99,12 @@ class Work:
         """The model of a complete round, as an earlier engine left it; of round 0, the initial one.
 
         Raises:
-            StorageError: it is not there, or is not what it was; neither is an older one.
+            StorageError: it cannot be read; or is not there, or not what it was, and neither is an older one.
         """
         path = self._store.checkpoint_path(round_number)
         try:
             return _on_disk(path, read_whole(path, model_id))
-        except StorageError as damage:
+        except DamagedModelError as damage:
             raise StorageError(
                 f"cannot go on: no model in {path.parent} is whole ({damage}); bring one back from a "
                 "copy, or start a new run"

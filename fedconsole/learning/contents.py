@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from fedconsole.errors import StorageError
+from fedconsole.errors import DamagedModelError, StorageError
 from pi_daemon.protocol.errors import TensorError
 from pi_daemon.protocol.limits import MAX_TENSOR_HEADER_BYTES
 from pi_daemon.protocol.tensors import TensorSpec, TensorTable, id_prefix, read_table
@@ -68,14 +68,19 @@ def read_whole(path: Path, model_id: str) -> WrittenModel:
     """What a file's content is called, if that is as it should be.
 
     Raises:
-        StorageError: it is not there, or not as it was written.
+        DamagedModelError: it is not there, or not as it was written.
+        StorageError: it cannot be read.
     """
     try:
         found = read_model(path)
-    except (OSError, TensorError) as error:
-        raise StorageError(f"{path.name}: {getattr(error, 'strerror', None) or error}") from error
+    except FileNotFoundError as error:
+        raise DamagedModelError(f"{path.name}: {error.strerror}") from error
+    except TensorError as error:
+        raise DamagedModelError(f"{path.name}: {error}") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     if found.model_id != model_id:
-        raise StorageError(
+        raise DamagedModelError(
             f"{path.name} holds model {found.model_id[:12]}, the journal says {model_id[:12]}"
         )
     return found

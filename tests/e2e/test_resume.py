@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from fedconsole import history, paths
 from fedconsole.cli.main import carry_out
 from fedconsole.coordinator.plan import Plan
+from fedconsole.engine import launch
 from fedconsole.engine.control import ControlLink
 from fedconsole.engine.launch import new_run_id, start_engine, take_up_engine
 from fedconsole.engine.store import Line
@@ -220,6 +221,29 @@ async def test_a_run_of_which_no_model_is_whole_says_so_and_stays_as_it_was() ->
     assert (exit_code, err.splitlines()[-1][: len(told)]) == (8, told)
     assert list(history.lines(run)) == before
     checkpoint(run, last).write_bytes(content)
+    assert await take_up(run) == 0
+
+
+async def test_an_engine_that_takes_a_run_up_may_read_for_longer_than_a_new_one_may_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = new_run_id()
+    await carry_until(run, digits_plan(rounds=3), lambda line: line["type"] == "round.finished")
+    monkeypatch.setattr(launch, "_START_S", 0.01)
+    monkeypatch.setattr(launch, "_PATIENCE_S", 0.01)
+    waits: list[int] = []
+
+    def call_off(num_waits: int) -> None:
+        waits.append(num_waits)
+        if num_waits == 2:
+            raise KeyboardInterrupt
+
+    before = list(history.lines(run))
+    with pytest.raises(KeyboardInterrupt):
+        take_up_engine(run, while_waiting=call_off)
+    assert waits == [1, 2]
+    assert not history.is_carried(run)
+    assert list(history.lines(run)) == before
     assert await take_up(run) == 0
 
 

@@ -1,14 +1,22 @@
-"""What is told, and taken back, of a journal whose end a disk has damaged."""
+"""What is told, and taken back, of a journal whose end a disk has damaged, and of models."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
+import safetensors.numpy
 
-from fedconsole.engine.going_back import tell_lost_end
+from fedconsole.coordinator.plan import Plan
+from fedconsole.engine.going_back import go_back_to_whole_model, tell_lost_end
 from fedconsole.engine.store import Row, RunStore
+from fedconsole.errors import StorageError
+from pi_daemon.protocol.tensors import model_id, read_table
+from tests.support.play import CLOSES, delivers, joins, play
 
 FRAME_BYTES = 24 + 4096
 HEAD_BYTES = 32
@@ -69,3 +77,52 @@ def test_a_journal_of_which_all_is_lost_tells_nothing(killed: Path) -> None:
     assert store.has_lost_end
     store.close()
     assert lines_after(killed) == []
+
+
+@pytest.fixture
+def one_round(tmp_path: Path) -> Iterator[RunStore]:
+    """A run with one complete round, and the next one open."""
+    store = RunStore(tmp_path / "r1")
+    run = play(
+        Plan(workers=("alice:10002",), rounds=2), [joins("alice"), delivers("alice"), *CLOSES]
+    )
+    events = [msgspec.json.encode(event) for event in run.journal]
+    for number in (0, 1):
+        content = safetensors.numpy.save({"w": np.full(1, number, np.float32)})
+        store.checkpoint_path(number).write_bytes(content)
+        name = model_id(content, read_table(content))
+        events = [event.replace(f"model-{number}".encode(), name.encode()) for event in events]
+    store.model_path.touch()
+    store.commit(Row("run.created", {}), *(Row("round.started", {"round": n}) for n in (1, 2)))
+    store.commit(events=events)
+    yield store
+    store.close()
+
+
+def types(store: RunStore) -> list[str]:
+    return [line["type"] for line in store.lines(1, 100)]
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_round_whose_model_is_gone_or_damaged_is_taken_back(
+    one_round: RunStore, is_gone: bool
+) -> None:
+    model = one_round.checkpoint_path(1)
+    if is_gone:
+        model.unlink()
+    else:
+        model.write_bytes(model.read_bytes()[:-1])
+    go_back_to_whole_model(one_round)
+    assert types(one_round) == ["run.created", "round.started", "warning"]
+    assert not one_round.model_path.exists()
+
+
+def test_a_round_whose_model_cannot_be_read_now_is_not_taken_back(one_round: RunStore) -> None:
+    before = [*one_round.events()], one_round.lines(1, 100)
+    model = one_round.checkpoint_path(1)
+    model.unlink()
+    model.symlink_to(model.name)
+    with pytest.raises(StorageError, match=rf"^cannot read {model}: Too many levels of symbolic"):
+        go_back_to_whole_model(one_round)
+    assert ([*one_round.events()], one_round.lines(1, 100)) == before
+    assert one_round.model_path.exists()

@@ -123,6 +123,7 @@ def last_words(run: str) -> str:
     """Of a run without a journal: the last line of its engine's log, or what else its folder holds."""
     log = folder_of(run) / "engine.log"
     with suppress(OSError):
+        paths.require_regular(log)
         if tail := log.read_text(errors="replace").strip().splitlines()[-1:]:
             return f"{tail[0]} ({log})"
     try:
@@ -191,11 +192,14 @@ def is_running(run: str) -> bool:
 
 def is_carried(run: str) -> bool:
     """Whether an engine has its folder, be it that it does not listen yet."""
-    with suppress(OSError), (folder_of(run) / "engine.lock").open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    path = folder_of(run) / "engine.lock"
+    with suppress(OSError):
+        paths.require_regular(path)
+        with path.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
     return False
 
 

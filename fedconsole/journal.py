@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedconsole.engine.store import Line, make_line
 from fedconsole.errors import StorageError
+from fedconsole.paths import require_regular
 
 
 def select(folder: Path, condition: str, *values: object) -> Iterator[Line]:
@@ -45,7 +46,6 @@ def damage_in_words(folder: Path) -> Iterator[None]:
 
 
 def _require_regular(journal: Path) -> None:
-    """Raises OSError: one of its files would never end, or never begin, when it is read."""
+    """As `require_regular`, for all of its files."""
     for path in (journal, *(journal.with_name(f"run.db-{end}") for end in ("wal", "shm"))):
-        if path.exists() and not path.is_file():
-            raise OSError(f"{path.name} is no regular file")
+        require_regular(path)

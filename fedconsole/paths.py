@@ -14,6 +14,16 @@ PROJECT_CONFIG = Path("fedconsole.toml")
 """In the current folder."""
 
 
+def require_regular(path: Path) -> None:
+    """Call before a file of a run is opened. One that is not there passes.
+
+    Raises:
+        OSError: it is a FIFO, a folder or a device, which might never end, or never begin, when it is read.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path.name} is no regular file")
+
+
 def state_dir() -> Path:
     return user_state_path("fedconsole")
 

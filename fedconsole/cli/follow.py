@@ -136,6 +136,7 @@ def crash(run: str) -> EngineCrashedError:
     """What to raise when an engine is gone without a last line."""
     log = paths.runs_dir() / run / "engine.log"
     with suppress(OSError):
+        paths.require_regular(log)
         tail = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         say("\n".join(tail))
     if summarize(run) is None:

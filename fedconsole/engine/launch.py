@@ -135,6 +135,7 @@ def start_engine(
     folder = paths.runs_dir() / run_id
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=goes_on_in is not None)
+        paths.require_regular(folder / "engine.log")
         log = (folder / "engine.log").open("ab")
         if goes_on_in is not None:
             Path(goes_on_in).stat()

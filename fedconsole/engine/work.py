@@ -27,7 +27,7 @@ from fedconsole.learning.model_files import (
 )
 from fedconsole.learning.tasks.loading import load_task
 from fedconsole.learning.tasks.task import Task, TaskError
-from fedconsole.paths import data_dir
+from fedconsole.paths import data_dir, require_regular
 from pi_daemon.durable import put_in_place
 from pi_daemon.learning.evaluation import Evaluation, evaluate
 from pi_daemon.learning.graph import CompiledGraph
@@ -262,6 +262,7 @@ class Work:
 
 def _keep_graphs(path: Path, content: bytes, task: str) -> None:
     try:
+        require_regular(path)
         kept = encode_graphs(decode_graphs(path.read_bytes()))
     except (FileNotFoundError, GraphError):
         # There are none yet, or a disk has damaged them: only whole ones tell a change of the task.
@@ -269,6 +270,8 @@ def _keep_graphs(path: Path, content: bytes, task: str) -> None:
         temporary.write_bytes(content)
         put_in_place(temporary, path)
         return
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     if kept != content:
         raise RefusedError(
             f"the task {task} is not what it was when the run began (or torch is not): its graphs "

@@ -24,6 +24,7 @@ from fedconsole.learning.model_files import (
     pieces,
     write_model,
 )
+from fedconsole.paths import require_regular
 from pi_daemon.learning.graph import TORCH_DTYPES
 from pi_daemon.protocol.errors import TensorError, TransferError
 from pi_daemon.protocol.tensors import TensorSpec, require_specs
@@ -52,7 +53,9 @@ def require_fit(path: Path, expected: Mapping[str, TensorSpec], sha256: str | No
         TransferError: the file has another hash; nothing is said of what is in it then.
         TensorError: malformed, names, dtypes or shapes differ from `expected`, or a value is NaN or
             infinite.
+        OSError: it cannot be read.
     """
+    require_regular(path)
     if sha256 is not None:
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:

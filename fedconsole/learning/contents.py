@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fedconsole.errors import DamagedModelError, StorageError
+from fedconsole.paths import require_regular
 from pi_daemon.protocol.errors import TensorError
 from pi_daemon.protocol.limits import MAX_TENSOR_HEADER_BYTES
 from pi_daemon.protocol.tensors import TensorSpec, TensorTable, id_prefix, read_table
@@ -41,6 +42,7 @@ def read_head(file: BinaryIO) -> tuple[bytes, TensorTable]:
 
 def tensors_of(path: Path) -> Iterator[tuple[str, TensorSpec, bytes]]:
     """Each tensor's name, form and bytes, sorted by name; raises as `read_head`."""
+    require_regular(path)
     with path.open("rb") as file:
         _, table = read_head(file)
         for name, spec in sorted(table.specs.items()):
@@ -53,6 +55,7 @@ def tensors_of(path: Path) -> Iterator[tuple[str, TensorSpec, bytes]]:
 
 def read_model(path: Path) -> WrittenModel:
     """What a file's content is called, from the content; raises as `read_head`."""
+    require_regular(path)
     with path.open("rb") as file:
         head, _ = read_head(file)
     whole, content = hashlib.sha256(head), hashlib.sha256()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -124,6 +125,13 @@ def test_an_update_with_another_hash_than_announced_is_refused(tmp_path: Path) -
     require_fit(path, RETURNED, hashlib.sha256(path.read_bytes()).hexdigest())
     with pytest.raises(TransferError, match="is not the one that was announced"):
         require_fit(path, RETURNED, hashlib.sha256(b"other bytes").hexdigest())
+
+
+@pytest.mark.timeout(60)
+def test_a_fifo_in_the_place_of_an_update_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "update")
+    with pytest.raises(OSError, match=r"^update is no regular file$"):
+        require_fit(tmp_path / "update", {}, "0" * 64)
 
 
 def test_averaging_nothing_is_an_error(tmp_path: Path) -> None:

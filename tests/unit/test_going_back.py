@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,17 @@ def test_a_round_whose_model_is_gone_or_damaged_is_taken_back(
     go_back_to_whole_model(one_round)
     assert types(one_round) == ["run.created", "round.started", "warning"]
     assert not one_round.model_path.exists()
+
+
+@pytest.mark.timeout(60)
+def test_a_fifo_in_the_place_of_a_model_is_refused(one_round: RunStore) -> None:
+    model = one_round.checkpoint_path(1)
+    model.unlink()
+    os.mkfifo(model)
+    with pytest.raises(
+        StorageError, match=rf"^cannot read {model}: {model.name} is no regular file"
+    ):
+        go_back_to_whole_model(one_round)
 
 
 def test_a_round_whose_model_cannot_be_read_now_is_not_taken_back(one_round: RunStore) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -135,6 +136,18 @@ def test_a_run_whose_engine_does_not_listen_now_is_running_and_cannot_be_removed
         with pytest.raises(RefusedError, match="does not listen now: try again"):
             history.require_running("20261122-aaaa")
     assert history.folder_of("20261122-aaaa").is_dir()
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_file_in_a_folder_without_journal_holds_no_list_up() -> None:
+    write_journal("20261122-aaaa", [CREATED])
+    folder = history.folder_of("20261122-bbbb")
+    folder.mkdir()
+    os.mkfifo(folder / "engine.lock")
+    (folder / "engine.log").symlink_to("/dev/zero")
+    assert set(history.by_start()) == {"20261122-aaaa", "20261122-bbbb"}
+    assert not history.is_carried("20261122-bbbb")
+    assert history.last_words("20261122-bbbb") == "its folder holds engine.lock, engine.log"
 
 
 PAUSING, PAUSED = {"type": "run.pausing", "round": 1}, {"type": "run.paused", "round": 1}

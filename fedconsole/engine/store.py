@@ -26,6 +26,8 @@ Line = dict[str, Any]
 """One JSON line: `v`, `seq`, `time`, `type`, `run`, and the fields of its type."""
 
 _MAX_PENDING = 50_000
+_LOCK_TRIES = 20
+_LOCK_PAUSE_S = 0.02
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS journal(
     seq INTEGER PRIMARY KEY,
@@ -79,7 +81,7 @@ class RunStore:
             # Else a power cut may take the name of the folder, and the run with it.
             sync(folder.parent)
             self._lock = os.open(folder / "engine.lock", os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_alone(self._lock)
             num_written = wal.num_written(folder / "run.db-wal")
             self._database = sqlite3.connect(folder / "run.db", isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
@@ -283,3 +285,13 @@ def make_line(run_id: str, seq: int, time_ms: int, line_type: str, fields: str) 
     head = {"v": 1, "seq": seq, "time": stamp, "type": line_type, "run": run_id}
     line: Line = head | json.loads(fields)
     return line
+
+
+def _lock_alone(descriptor: int) -> None:
+    """Raises BlockingIOError: an engine has the lock. Who only looks whether one has holds it for a moment."""
+    for _ in range(_LOCK_TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_LOCK_PAUSE_S)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

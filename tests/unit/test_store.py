@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,14 @@ from fedconsole.errors import StorageError
 
 def types(store: RunStore) -> list[str]:
     return [line["type"] for line in store.lines(1, 100)]
+
+
+def test_who_looks_whether_there_is_an_engine_keeps_none_out(tmp_path: Path) -> None:
+    RunStore(tmp_path / "r1").close()
+    looking = (tmp_path / "r1" / "engine.lock").open()
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.05, looking.close).start()
+    RunStore(tmp_path / "r1").close()
 
 
 def test_notes_wait_for_the_next_commit_and_keep_their_order(tmp_path: Path) -> None:

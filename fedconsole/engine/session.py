@@ -1,4 +1,7 @@
-"""Carries one run: feeds what happens to the machine, journals it, does what the machine commands."""
+"""Carries one run: feeds what happens to the machine, journals it, does what the machine commands.
+
+One class, as all of it is about the order of these three; what each takes is in modules of its own.
+"""
 
 from __future__ import annotations
 

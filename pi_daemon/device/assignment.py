@@ -1,12 +1,12 @@
 """Decides what the device does for a run: one preparation, then one round or evaluation at a time.
 
-Pure, as `device` is; who may give these commands was decided there.
+Pure, as `device` is; who may give these commands was decided there. What consoles command and what
+happens by itself stay in one class: each changes what the other goes by.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from typing import assert_never
 
 from pi_daemon.device.actions import (
@@ -34,7 +34,7 @@ from pi_daemon.device.refusals import (
     wrong_state,
 )
 from pi_daemon.device.terms import Peer
-from pi_daemon.device.work import Phase, Round, Work, state_of
+from pi_daemon.device.work import Arriving, Phase, Round, Work, state_of
 from pi_daemon.protocol.limits import KEEP_UPDATE_S
 from pi_daemon.protocol.messages import (
     Abort,
@@ -53,15 +53,6 @@ from pi_daemon.protocol.messages import (
     StartRound,
 )
 from pi_daemon.trainer.pipe import ModelEvaluated, RoundTrained, WorkerReady
-
-
-@dataclass(frozen=True, slots=True)
-class _Arriving:
-    """The one blob that is on its way here, and whose command waits for it."""
-
-    link: int
-    transfer: int
-    command: Prepare | StartRound | Evaluate
 
 
 class Assignment:
@@ -83,7 +74,7 @@ class Assignment:
         self._failed: RoundFailed | None = None
         """Of the last round, for a controller that comes back."""
         self._evaluating: Evaluate | None = None
-        self._arriving: _Arriving | None = None
+        self._arriving: Arriving | None = None
 
     @property
     def state(self) -> DeviceState:
@@ -387,7 +378,7 @@ class Assignment:
         self._outbox.do(EvaluateModel(self._work.prepare, evaluate, self._model[1]))
 
     def _receive(self, link: int, command: Prepare | StartRound | Evaluate, blob: Blob) -> None:
-        self._arriving = _Arriving(link, blob.transfer, command)
+        self._arriving = Arriving(link, blob.transfer, command)
         self._outbox.do(Receive(link, blob))
 
     def _stop_receiving(self) -> None:

@@ -14,6 +14,7 @@ from pi_daemon.protocol.limits import MAX_LOSSES, MAX_TEXT
 from pi_daemon.protocol.messages import (
     Batches,
     DeviceState,
+    Evaluate,
     Prepare,
     Prepared,
     RoundFailed,
@@ -41,6 +42,15 @@ class Work:
         return Prepared(
             cmd_id, ready.num_examples, ready.num_holdout, ready.batch_seconds, ready.memory_bytes
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Arriving:
+    """The one blob that is on its way here, with the command that waits for it."""
+
+    link: int
+    transfer: int
+    command: Prepare | StartRound | Evaluate
 
 
 class Phase(StrEnum):

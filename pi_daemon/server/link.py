@@ -229,7 +229,7 @@ async def first_hello(socket: ServerConnection) -> Hello:
 
 def _write(file: BinaryIO, payload: bytes | memoryview) -> None:
     # Another link's command may have closed it while this chunk waited for its turn.
-    if not file.closed:
+    with suppress(ValueError):
         file.write(payload)
 
 

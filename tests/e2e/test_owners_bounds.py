@@ -39,12 +39,7 @@ async def run_on(folder: Path, bounds: str, **changes: object) -> FinishedRun:
     [
         ("max_run_rounds = 2", "this run has begun 2 rounds here", 2),
         ("max_run_sent = '1K'", "an update of .* bytes after the 0 of before", 0),
-        pytest.param(
-            "max_run_received = '40K'",
-            ".* bytes after the .* of before",
-            None,
-            marks=pytest.mark.slow,
-        ),
+        ("max_run_received = '40K'", ".* bytes after the .* of before", None),
         pytest.param("max_round_batches = 1", ".* batches in a round", 0, marks=pytest.mark.slow),
         ("max_run_seconds = 1", "this run has computed here for .* s", 0),
     ],

@@ -99,7 +99,12 @@ class TopBar(Line):
         self._desk = desk
         self._mode = mode
 
+    def on_resize(self) -> None:
+        self.flush()
+
     def flush(self) -> None:
+        if self.size.width == 0:
+            return  # not laid out yet
         text = Text(" fedconsole ", style="bold", no_wrap=True)
         self.forget_clicks()
         for number, (mode, title) in enumerate(MODES.items(), start=1):

@@ -212,6 +212,8 @@ class Server:
                     self._do(self._device.on_received(link.number, transfer, time.monotonic()))
             else:
                 self._take_message(link, frame)
+                # Frames that have come at once are given without a pause, in which answers could go out.
+                await asyncio.sleep(0)
             # A controller that commands faster than the device can work is not heard until it has.
             while self._at_work.is_full and self._device.is_led_by(link.number):
                 await self._at_work.one_done()

@@ -24,10 +24,12 @@ from pi_daemon.protocol.messages import (
     Ok,
     RefusalCode,
     Refused,
+    RenewLease,
     Role,
     Status,
     Telemetry,
 )
+from pi_daemon.server.link import MAX_WAITING
 from tests.support.daemons import DaemonProcess, daemon
 from tests.support.links import RawLink, console_hello, open_link
 from tests.support.rounds import prepare_command, start_command, tiny_model, write_dataset
@@ -165,6 +167,19 @@ async def test_a_second_controller_is_told_who_holds_the_device(alice: DaemonPro
         assert isinstance(await second.take_lease(take_over=True), Ok)
         status = await first.expect(Status, lambda m: m.status.holder == "desk-2")
         assert status.status.highest_fence == second.fence
+
+
+async def test_many_commands_at_once_are_all_answered(alice: DaemonProcess) -> None:
+    async with open_link(alice.port, fence=next(fences)) as link:
+        await link.take_lease(take_over=True)
+        commands = [
+            RenewLease(cmd_id=link.new_cmd_id(), run=link.run, fence=link.fence)
+            for _ in range(4 * MAX_WAITING)
+        ]
+        for command in commands:
+            await link.send(command)
+        for command in commands:
+            assert isinstance(await link.answer_to(command.cmd_id), Ok)
 
 
 async def test_a_viewer_hears_everything_and_may_start_nothing(alice: DaemonProcess) -> None:

@@ -15,13 +15,16 @@ from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import InvalidMessage
 
-from pi_daemon.protocol.limits import SILENCE_S
+from pi_daemon.protocol.limits import MAX_FRAME_BYTES, SILENCE_S
 
 _LOOK_S: Final = 1.0
 _CLOSE_S: Final = 3.0
 """The library waits 2 s for the other side's close, once its own is sent."""
 _UNSENT_BYTES: Final = 128 << 10
 """In the kernel: a second of a link of 1 Mbit/s. What it takes, no abort or renewal can overtake."""
+
+_MAX_UNREAD_BYTES: Final = 4 * MAX_FRAME_BYTES
+"""In this process. Who sends waits at a few kB: a frame of each task that does, and pongs, are all there is."""
 
 
 class _LiveConnection(Connection):
@@ -31,8 +34,8 @@ class _LiveConnection(Connection):
     _look: asyncio.TimerHandle | None = None
     _give_up: asyncio.TimerHandle | None = None
     _heard_s = 0.0
-    _silence: TimeoutError | None = None
-    """What ended the connection, if that was it."""
+    _why_given_up: OSError | None = None
+    """What ended the connection, if this side did."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -45,12 +48,15 @@ class _LiveConnection(Connection):
     def data_received(self, data: bytes) -> None:
         self._heard_s = self.loop.time()
         super().data_received(data)
+        # Each ping is answered at once, also where the other side reads none of the answers.
+        if self.transport.get_write_buffer_size() > _MAX_UNREAD_BYTES:
+            self._abort(ConnectionError("what is sent is not read"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._look, self._give_up):
             if timer is not None:
                 timer.cancel()
-        super().connection_lost(self._silence or exc)
+        super().connection_lost(self._why_given_up or exc)
         # The library aborts what a failing `send` finds; asyncio fails at that where bytes were unsent.
         self.transport.abort = lambda: None  # type: ignore[method-assign]
 
@@ -67,7 +73,10 @@ class _LiveConnection(Connection):
         if self.loop.time() - self._heard_s < SILENCE_S:
             self._look = self.loop.call_later(_LOOK_S, self._look_again)
             return
-        self._silence = TimeoutError(f"nothing was heard for {SILENCE_S:g} s")
+        self._abort(TimeoutError(f"nothing was heard for {SILENCE_S:g} s"))
+
+    def _abort(self, why: OSError) -> None:
+        self._why_given_up = why
         self.transport.abort()
 
 

@@ -6,11 +6,16 @@ import asyncio
 import gc
 from typing import Any
 
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
+
 from fedconsole.dialling import console_hello, dial
 from fedconsole.engine.connection import Connection, Listener
 from pi_daemon.protocol import messages as m
+from pi_daemon.protocol.limits import SUBPROTOCOL
 from tests.support.chaos import chaos_proxy
 from tests.support.echo_daemon import EchoDaemon
+from tests.support.raw_socket import PING
 
 MODEL = bytes(64 << 20)
 """More than all buffers between the two hold."""
@@ -65,3 +70,20 @@ async def test_a_link_that_is_given_up_while_a_command_is_on_its_way_leaves_no_u
     del listening, asking, sending, task
     gc.collect()
     assert unheard == []
+
+
+async def test_a_device_that_pings_and_reads_no_answer_is_given_up() -> None:
+    async def flood(socket: ServerConnection) -> None:
+        transport = socket.transport
+        transport.pause_reading()
+        while not transport.is_closing():
+            # Frames of 125 bytes that are not masked, as a server's are.
+            transport.write((bytes([0x80 | PING, 125]) + bytes(125)) * 512)
+            await socket.drain()
+
+    async with serve(
+        flood, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)], ping_interval=None
+    ) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with asyncio.timeout(30), dial(f"127.0.0.1:{port}") as link:
+            await link.wait_closed()

@@ -128,6 +128,14 @@ async def test_a_frame_against_the_rules_closes_its_link_only(
         assert await socket.close_code() == code
 
 
+async def test_pings_whose_answers_nobody_reads_end_their_link(alice: DaemonProcess) -> None:
+    before = memory_of(alice)
+    async with raw_socket(alice.port) as socket:
+        say_hello(socket)
+        await socket.ping_until_dropped()
+    assert memory_of(alice) - before < 32 << 20
+
+
 # Messages
 
 RENEW = '{"type":"lease.renew","cmd_id":"1","run":"r","fence":%s}'

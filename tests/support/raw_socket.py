@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,6 +50,22 @@ class RawSocket:
             except (asyncio.IncompleteReadError, ConnectionError):
                 return None
 
+    async def ping_until_dropped(self) -> None:
+        """Send pings and read none of their answers.
+
+        Raises:
+            AssertionError: 64 MiB have been taken.
+        """
+        self.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        try:
+            for _ in range(1_000):
+                for _ in range(512):
+                    self.write(PING, bytes(125))
+                await self.writer.drain()
+        except ConnectionError:
+            return
+        raise AssertionError("64 MiB of pings were taken")
+
     async def _frame(self) -> tuple[int, bytes]:
         first, size = await self._reader.readexactly(2)
         if size == 126:
@@ -59,9 +76,11 @@ class RawSocket:
 
 
 @asynccontextmanager
-async def raw_socket(port: int, *headers: str) -> AsyncIterator[RawSocket]:
+async def raw_socket(
+    port: int, *headers: str, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RawSocket]:
     """Connect, and upgrade to a websocket with these further headers."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
     lines = [
         "GET / HTTP/1.1",
         f"Host: 127.0.0.1:{port}",

@@ -18,6 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.typing import Origin
 
+from pi_daemon.protocol.codec import encode
 from pi_daemon.protocol.limits import MAX_FRAME_BYTES
 from pi_daemon.protocol.messages import Hello, Refused, RenewLease, Role
 from pi_daemon.protocol.pairing import PATH
@@ -28,6 +29,7 @@ from pi_daemon.trust.tls import console_context
 from tests.support.daemons import DaemonProcess, owner_command
 from tests.support.links import RawLink, console_hello, open_link
 from tests.support.pairing import PairedConsole, closing, open_socket, pair, paired_daemon
+from tests.support.raw_socket import TEXT, raw_socket
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -188,6 +190,21 @@ async def test_who_says_nothing_is_closed(running: DaemonProcess, desk: PairedCo
 
     told = await asyncio.gather(code(guest, PATH), code(desk.context, "/"), code(guest, "/"))
     assert told == [4400, 4400, 4401]
+
+
+# After it
+
+
+async def test_a_viewer_that_pings_and_reads_no_answer_is_dropped(
+    running: DaemonProcess, desk: PairedConsole
+) -> None:
+    process = psutil.Process(running.pid)
+    before = process.memory_info().rss
+    hello = replace(console_hello(Role.VIEWER), id=desk.keys.id)
+    async with raw_socket(running.port, tls=desk.context) as socket:
+        socket.write(TEXT, encode(hello).encode())
+        await socket.ping_until_dropped()
+    assert process.memory_info().rss - before < 32 << 20
 
 
 # Many

@@ -182,8 +182,7 @@ class Connection:
 
         Raises:
             CommandRefused: the daemon said no.
-            ProtocolError: the answer is of another kind.
-            LinkClosed: the connection ended first.
+            LinkClosed: the connection ended first, or by an answer of another kind.
         """
         cmd_id = f"{self._prefix}-{next(self._ids)}"
         answer: asyncio.Future[m.Answer] = asyncio.get_running_loop().create_future()
@@ -201,7 +200,9 @@ class Connection:
             case _ if isinstance(reply, kind):
                 return reply
             case _:
-                raise ProtocolError(f"answer {type(reply).__name__}, expected {kind.__name__}")
+                error = ProtocolError(f"answer {type(reply).__name__}, expected {kind.__name__}")
+                await self.reject(error)
+                raise LinkClosed(str(error)) from error
 
     def announce(self, size: int, digest: str) -> m.Blob:
         return m.Blob(next(self._transfers), size, digest)

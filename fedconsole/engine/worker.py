@@ -18,6 +18,7 @@ from fedconsole.coordinator.plan import Plan
 from fedconsole.engine.store import Row, RunStore
 from fedconsole.fleet.device import ONE_IDENTITY
 from pi_daemon.protocol.graphs import OptimizerSpec
+from pi_daemon.protocol.limits import MAX_TENSOR_HEADER_BYTES
 from pi_daemon.protocol.messages import Evaluated, Hello, Prepared
 from pi_daemon.protocol.operators import OPERATORS_DIGEST
 from pi_daemon.protocol.seeds import derive_seed
@@ -58,6 +59,11 @@ class Captured:
     sample_shape: tuple[int, ...]
     sample_dtype: str
     num_classes: int | None
+
+    @property
+    def max_update_bytes(self) -> int:
+        """Of an update's file, its header included."""
+        return MAX_TENSOR_HEADER_BYTES + sum(spec.num_bytes for spec in self.returned.values())
 
 
 class Reports(Protocol):
@@ -216,6 +222,13 @@ def require_suitable(hello: Hello, captured: Captured, job: Job) -> None:
             raise Refusal(
                 f"its dataset {captured.dataset!r} has {what} {have}, the task takes {want}"
             )
+
+
+def require_classes(found: Evaluated, num_classes: int | None) -> None:
+    """Raises EvaluationError: its confusion matrix is not one of the task's classes."""
+    num = num_classes or 0
+    if found.confusion is not None and [len(row) for row in found.confusion] != [num] * num:
+        raise EvaluationError(f"its confusion matrix is not one of {num} classes")
 
 
 def _fits(have: object, want: object) -> bool:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -26,6 +28,7 @@ from fedconsole.engine.worker import (
     Job,
     Refusal,
     Reports,
+    require_classes,
     require_suitable,
 )
 from fedconsole.errors import ExitCode, FedconsoleError, IdentityChangedError
@@ -141,9 +144,11 @@ class WorkerLink:
         if self._orders is None:
             raise EvaluationError("not connected")
         try:
-            return await self._orders.evaluate(round_number, model_id)
+            found = await self._orders.evaluate(round_number, model_id)
         except (CommandRefused, LinkClosed) as error:
             raise EvaluationError(in_words(error)) from error
+        require_classes(found, self._job.captured.result().num_classes)
+        return found
 
     async def close(self) -> None:
         self._is_closing = True
@@ -231,7 +236,8 @@ class WorkerLink:
             self._fence = status.highest_fence + 1
         try:
             # At once: the device starts its trainer by it, while the task is still being captured.
-            await connection.ask(lambda i: m.TakeLease(**self._head(i)), m.Ok)
+            with self._missed_if_slow():
+                await connection.ask(lambda i: m.TakeLease(**self._head(i)), m.Ok)
         except CommandRefused as error:
             if error.code in _TAKEN and (self._has_joined or self._job.is_taken_up):
                 raise self._wait_for_another_run(error) from error
@@ -244,31 +250,29 @@ class WorkerLink:
         self._reports.event(e.WorkerPreparing(self.worker_id))
         plan = self._job.plan
         blob = connection.announce(len(captured.graphs), captured.graphs_sha256)
-        missing = asyncio.get_running_loop().call_later(PREPARE_S, self._miss)
         try:
-            prepared, _ = await asyncio.gather(
-                connection.ask(
-                    lambda i: m.Prepare(
-                        **self._head(i),
-                        worker_id=self.worker_id,
-                        dataset=captured.dataset,
-                        sample_shape=captured.sample_shape,
-                        sample_dtype=captured.sample_dtype,
-                        num_classes=captured.num_classes,
-                        batch_size=plan.batch_size,
-                        holdout=plan.holdout,
-                        order_seed=str(self._job.order_seed(self.worker_id)),
-                        optimizer=self._job.optimizer,
-                        graphs=blob,
+            with self._missed_if_slow():
+                prepared, _ = await asyncio.gather(
+                    connection.ask(
+                        lambda i: m.Prepare(
+                            **self._head(i),
+                            worker_id=self.worker_id,
+                            dataset=captured.dataset,
+                            sample_shape=captured.sample_shape,
+                            sample_dtype=captured.sample_dtype,
+                            num_classes=captured.num_classes,
+                            batch_size=plan.batch_size,
+                            holdout=plan.holdout,
+                            order_seed=str(self._job.order_seed(self.worker_id)),
+                            optimizer=self._job.optimizer,
+                            graphs=blob,
+                        ),
+                        m.Prepared,
                     ),
-                    m.Prepared,
-                ),
-                connection.send_bytes(blob, captured.graphs),
-            )
+                    connection.send_bytes(blob, captured.graphs),
+                )
         except CommandRefused as error:
             raise Refusal(str(error)) from error
-        finally:
-            missing.cancel()
         self._job.prepared[self.worker_id] = prepared
         return prepared
 
@@ -280,8 +284,18 @@ class WorkerLink:
             self._note("warning", text=f"another run has taken it: {error}")
         return LinkClosed(str(error))
 
-    def _miss(self) -> None:
+    @contextmanager
+    def _missed_if_slow(self) -> Iterator[None]:
         """Who has enough others does not wait any longer; it joins as soon as it is ready."""
+        missing = asyncio.get_running_loop().call_later(PREPARE_S, self._miss)
+        try:
+            yield
+        finally:
+            missing.cancel()
+
+    def _miss(self) -> None:
+        if self.hello is not None and self._job.names.done():
+            self._take_name(self.hello)
         reason = f"it is connected, and not ready after {PREPARE_S:g} s"
         self._reports.event(e.WorkerLost(self.worker_id, reason, was_met=True))
 
@@ -328,8 +342,13 @@ class WorkerLink:
         """Where the bytes of an update are to land.
 
         Raises:
-            ProtocolError: nobody has asked for so many; the link ends.
+            ProtocolError: nobody has asked for so many, or for one of that size; the link ends.
         """
+        if self._job.captured.done():
+            most = self._job.captured.result().max_update_bytes
+            if update.parameters.size > most:
+                size = update.parameters.size
+                raise ProtocolError(f"update of {size} bytes, at most {most} allowed")
         if not self.notes.admit(Kind.UPDATE):
             raise ProtocolError("more updates than this run has asked for")
         return self._job.store.new_update_path(update.round, self.worker_id)

@@ -15,7 +15,7 @@ from fedconsole.engine.store import Line
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.limits import MAX_LOSSES
 from pi_daemon.protocol.messages import Update
-from tests.support.echo_daemon import EchoDaemon, Sent, with_content
+from tests.support.echo_daemon import NUM_EXAMPLES, EchoDaemon, Sent, with_content
 from tests.support.journal_check import check_run
 from tests.support.places import redirect
 from tests.support.runs import carry, digits_plan
@@ -84,6 +84,68 @@ async def test_devices_that_lie_flood_and_repeat_themselves_change_nothing_of_a_
     kept, dropped = lines_of_bob
     assert kept + dropped == NUM_LOG_LINES
     assert kept < NUM_LOG_LINES / 4
+
+
+def evaluated(evaluate: m.Evaluate, *confusion: tuple[int, ...]) -> m.Evaluated:
+    return m.Evaluated(evaluate.cmd_id, evaluate.round, NUM_EXAMPLES, 0.5, confusion or None)
+
+
+async def test_devices_that_answer_nonsense_to_an_evaluation_cost_the_run_only_theirs() -> None:
+    devices = [
+        EchoDaemon("alice", evaluation=evaluated),
+        EchoDaemon("mallory", evaluation=lambda asked: m.Ok(asked.cmd_id)),
+        EchoDaemon("oscar", evaluation=lambda asked: evaluated(asked, (1, 2), (3,))),
+        EchoDaemon("peter", evaluation=lambda asked: evaluated(asked, (NUM_EXAMPLES,))),
+    ]
+    for device in devices:
+        await device.start()
+    plan = digits_plan(
+        virtual=0, workers=tuple(device.address for device in devices), rounds=1, holdout=0.5
+    )
+    run = await carry(plan)
+    for device in devices:
+        await device.kill()
+    assert (run.exit_code, run.last["outcome"]) == (0, "completed")
+    [*_, finished] = run.of_type("round.finished")
+    assert finished["updates"] == ["alice", "mallory", "oscar", "peter"]
+    assert [line["worker"] for line in run.of_type("eval")] == ["alice", None]
+    warned = {line["worker"]: line["text"] for line in run.of_type("warning")}
+    assert warned["mallory"] == "evaluation failed: answer Ok, expected Evaluated"
+    assert warned["oscar"] == "evaluation failed: its confusion matrix is not one of 10 classes"
+    assert warned["peter"] == warned["oscar"]
+    assert devices[1].closed[0] == (4400, "answer Ok, expected Evaluated")
+
+
+def far_too_large(update: Update, content: bytes) -> Iterable[Sent]:
+    """The bytes never come: what is announced is enough."""
+    return [(replace(update, parameters=replace(update.parameters, size=1 << 30)), b"")]
+
+
+async def test_an_update_that_is_announced_larger_than_the_model_ends_the_link() -> None:
+    devices = [EchoDaemon("alice", num_log_lines=1), EchoDaemon("mallory", far_too_large)]
+    for device in devices:
+        await device.start()
+
+    def look(line: Line) -> None:
+        if line["type"] == "worker.lost":
+            devices[0].may_deliver.set()
+
+    plan = digits_plan(
+        virtual=0,
+        workers=tuple(device.address for device in devices),
+        rounds=1,
+        min_updates=1,
+        round_timeout_s=12.0,
+    )
+    run = await carry(plan, requests=look)
+    for device in devices:
+        await device.kill()
+    assert run.exit_code == 0
+    [finished] = run.of_type("round.finished")
+    assert finished["updates"] == ["alice"]
+    code, reason = devices[1].closed[0]
+    assert code == 4400
+    assert reason.startswith("update of 1073741824 bytes, at most 8")
 
 
 def flood(start: m.StartRound) -> Iterator[m.FromDaemon]:

@@ -108,17 +108,19 @@ async def test_a_link_that_is_lost_while_it_is_cancelled_ends(tmp_path: Path, tu
         assert done, "it goes on"
 
 
+@pytest.mark.parametrize("step", ["may_answer", "may_prepare"])
 async def test_a_device_that_does_not_get_ready_is_missed_by_name_and_joins_when_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     monkeypatch.setattr(worker_link, "PREPARE_S", 0.2)
     async with linked(tmp_path) as (device, link, told):
-        device.may_prepare.clear()
+        is_allowed: asyncio.Event = getattr(device, step)
+        is_allowed.clear()
         running = asyncio.get_running_loop().create_task(link.run())
         async with asyncio.timeout(_WAIT_S):
             await told.lost.wait()
             assert not told.joined.is_set()
-            device.may_prepare.set()
+            is_allowed.set()
             await told.joined.wait()
         running.cancel()
         await asyncio.wait([running], timeout=_WAIT_S)

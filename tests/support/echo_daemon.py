@@ -65,7 +65,11 @@ class EchoDaemon:
     """What it says at once when a round begins."""
     flood: Callable[[m.StartRound], Iterable[m.FromDaemon]] = lambda start: ()
     """What it says besides, before its update."""
+    evaluation: Callable[[m.Evaluate], m.Answer] | None = None
+    """What it answers to that; None: it has no holdout."""
     may_deliver: asyncio.Event = field(default_factory=asyncio.Event)
+    may_answer: asyncio.Event = field(default_factory=_set_event)
+    """Until then it hears nothing."""
     may_prepare: asyncio.Event = field(default_factory=_set_event)
     """Until then it is made ready."""
     fence: int = 0
@@ -153,7 +157,7 @@ class _EchoLink:
         self._socket = socket
         self._incoming = IncomingTransfers()
         self._parts: dict[int, bytearray] = {}
-        self._awaited: dict[int, m.Prepare | m.StartRound] = {}
+        self._awaited: dict[int, m.Prepare | m.StartRound | m.Evaluate] = {}
         self._batch_size = 1
         self._num_sent = 0
 
@@ -166,11 +170,16 @@ class _EchoLink:
                 transfer = incoming.blob.transfer
                 await self._carry_out(self._awaited.pop(transfer), bytes(self._parts.pop(transfer)))
             return
+        await self._device.may_answer.wait()
         command = decode_from_console(frame)
         match command:
             case m.Hello() | Unknown():
                 pass
-            case m.Prepare(graphs=blob) | m.StartRound(model=m.Blob() as blob):
+            case (
+                m.Prepare(graphs=blob)
+                | m.StartRound(model=m.Blob() as blob)
+                | m.Evaluate(model=m.Blob() as blob)
+            ):
                 self._incoming.announce(blob, MAX_MODEL_BYTES)
                 self._awaited[blob.transfer] = command
             case m.TakeLease() if self._device.lack:
@@ -180,11 +189,19 @@ class _EchoLink:
             case _:
                 await self._say(m.Ok(command.cmd_id))
 
-    async def _carry_out(self, command: m.Prepare | m.StartRound, content: bytes) -> None:
+    async def _carry_out(
+        self, command: m.Prepare | m.StartRound | m.Evaluate, content: bytes
+    ) -> None:
+        evaluation = self._device.evaluation
         if isinstance(command, m.Prepare):
             await self._device.may_prepare.wait()
             self._batch_size = command.batch_size
-            await self._say(m.Prepared(command.cmd_id, NUM_EXAMPLES, 0, 0.01, 1))
+            num_holdout = NUM_EXAMPLES if evaluation else 0
+            await self._say(m.Prepared(command.cmd_id, NUM_EXAMPLES, num_holdout, 0.01, 1))
+            return
+        if isinstance(command, m.Evaluate):
+            assert evaluation is not None
+            await self._say(evaluation(command))
             return
         await self._say(m.Ok(command.cmd_id))
         self.trainings.append(self._tasks.create_task(self._train(command, content)))

@@ -7,6 +7,7 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -21,31 +22,62 @@ MAX_CONNECTIONS: Final = 256
 MAX_CONNECTIONS_OF_ADDRESS: Final = 32
 
 
+Peer = tuple[Any, ...]
+"""An IP address, a port, and what IPv6 adds."""
+
+
 class Admission:
-    """Counts the open connections of each address."""
+    """Counts the open connections of each address.
+
+    Where all together are too many, the oldest that is no console's link gives way to a new one:
+    strangers with many addresses keep nobody out who is faster than they are.
+    """
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
-        self._full: set[str] = set()
-        """Addresses that have been warned of."""
+        self._strangers: dict[Peer, Callable[[], None]] = {}
+        """Oldest first: how each is turned out."""
+        self._warned: set[str] = set()
+        """Of which addresses; "" of all together."""
 
-    def enter(self, address: str) -> bool:
-        """Whether one more may be opened; it is counted then."""
-        if self._open.total() >= MAX_CONNECTIONS or (
-            self._open[address] >= MAX_CONNECTIONS_OF_ADDRESS
-        ):
-            if address not in self._full:
-                self._full.add(address)
-                log.warning("too many connections from %s: more are dropped", address)
+    def enter(self, peer: Peer, turn_out: Callable[[], None]) -> bool:
+        """Whether one more may be opened; it is counted then.
+
+        `turn_out` ends it; `leave` follows by that.
+        """
+        address = str(peer[0])
+        if self._open[address] >= MAX_CONNECTIONS_OF_ADDRESS:
+            self._warn_once(address, f"too many connections from {address}: more are dropped")
             return False
+        if self._open.total() >= MAX_CONNECTIONS:
+            self._warn_once(
+                "", "too many connections: the oldest that are no consoles' are dropped"
+            )
+            if not self._strangers:
+                return False
+            self._strangers.pop(next(iter(self._strangers)))()
         self._open[address] += 1
+        self._strangers[peer] = turn_out
         return True
 
-    def leave(self, address: str) -> None:
+    def keep(self, peer: Peer) -> None:
+        """It is a console's link: it gives way to nobody."""
+        self._strangers.pop(peer, None)
+
+    def leave(self, peer: Peer) -> None:
+        self._strangers.pop(peer, None)
+        address = str(peer[0])
         self._open[address] -= 1
         if not self._open[address]:
             del self._open[address]
-            self._full.discard(address)
+            self._warned.discard(address)
+        if not self._open:
+            self._warned.discard("")
+
+    def _warn_once(self, of: str, text: str) -> None:
+        if of not in self._warned:
+            self._warned.add(of)
+            log.warning(text)
 
 
 def link_refusal(links: Collection[ServerConnection], new: ServerConnection) -> str | None:
@@ -76,17 +108,21 @@ class CountedListener(socket.socket):
     def accept(self) -> tuple[socket.socket, Any]:
         """Raises ConnectionAbortedError, which the event loop takes as nothing: it was one too many."""
         connection, peer = super().accept()
-        address = str(peer[0])
-        if not self._admission.enter(address):
-            connection.close()
-            raise ConnectionAbortedError
         counted = _CountedConnection(fileno=connection.detach())
-        counted.on_closed = partial(self._admission.leave, address)
+        if not self._admission.enter(peer, counted.turn_out):
+            counted.close()
+            raise ConnectionAbortedError
+        counted.on_closed = partial(self._admission.leave, peer)
         return counted, peer
 
 
 class _CountedConnection(socket.socket):
     on_closed: Callable[[], None] | None = None
+
+    def turn_out(self) -> None:
+        """Whoever reads from it takes it for closed by the other side, and closes it."""
+        with suppress(OSError):
+            self.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         super().close()

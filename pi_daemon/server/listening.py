@@ -22,6 +22,7 @@ def listen(
     port: int,
     paths: Collection[str],
     tls: ssl.SSLContext | None,
+    admission: Admission,
 ) -> Server:
     """A listener to be entered; `serve_link` gets each websocket on one of the paths.
 
@@ -30,7 +31,7 @@ def listen(
     """
     return serve(
         serve_link,
-        sock=CountedListener(host, port, Admission()),
+        sock=CountedListener(host, port, admission),
         ssl=tls,
         subprotocols=[Subprotocol(SUBPROTOCOL)],
         process_request=_only(paths),

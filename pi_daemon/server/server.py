@@ -55,7 +55,7 @@ from pi_daemon.protocol.messages import (
 from pi_daemon.protocol.pairing import PATH as PAIRING_PATH
 from pi_daemon.protocol.text import clean
 from pi_daemon.server.admin import Admin
-from pi_daemon.server.admission import address_of, link_refusal
+from pi_daemon.server.admission import Admission, address_of, link_refusal
 from pi_daemon.server.at_work import AtWork
 from pi_daemon.server.data_store import DataStore
 from pi_daemon.server.gate import Gate, TurnedAwayError, guarded, identified
@@ -97,6 +97,7 @@ class Server:
         self._capabilities = hello.capabilities
         self._store = store
         self._gate = gate
+        self._admission = Admission()
         self._device = Device(hello.datasets, identity.load_fence(), intake, settings.terms)
         self._links: dict[int, Link] = {}
         self._numbers = itertools.count(1)
@@ -128,6 +129,7 @@ class Server:
             settings.port,
             ["/", PAIRING_PATH] if gate else ["/"],
             gate.context if gate else None,
+            self._admission,
         ) as listener:
             address, port = next(iter(listener.sockets)).getsockname()[:2]
             device_id, name = self._identity.device_id, settings.worker_name
@@ -161,6 +163,7 @@ class Server:
             self._audit.turned_away(address_of(socket.transport), reason)
             await socket.close(CLOSE_TOO_MANY_LINKS, reason)
             return
+        self._admission.keep(socket.remote_address)
         link = Link(next(self._numbers), socket, console)
         self._links[link.number] = link
         status = self._device.status(time.monotonic())

@@ -242,6 +242,24 @@ async def test_five_thousand_connections_of_one_address_shut_nobody_else_out(
     assert process.memory_info().rss - before < 64 << 20
 
 
+async def test_strangers_of_many_addresses_shut_no_console_out(
+    running: DaemonProcess, desk: PairedConsole
+) -> None:
+    addresses = [f"127.0.0.{number}" for number in range(2, 14)]
+    opened: list[asyncio.StreamWriter] = []
+    try:
+        for address in addresses * MAX_CONNECTIONS_OF_ADDRESS:
+            _, writer = await asyncio.open_connection(
+                "127.0.0.1", running.port, local_addr=(address, 0)
+            )
+            opened.append(writer)
+        async with open_link(running.port, hello=console_hello(Role.VIEWER), paired=desk) as link:
+            await answers(link)
+    finally:
+        for writer in opened:
+            writer.transport.abort()
+
+
 async def test_a_flood_of_strangers_fills_no_log(tmp_path: Path) -> None:
     dice = random.Random(1)
     async with paired_daemon(tmp_path, name="bob") as (bob, desk):

@@ -11,6 +11,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from pi_daemon.protocol.messages import Role
+from pi_daemon.server.admission import Admission
 from pi_daemon.server.listening import listen
 from pi_daemon.trust.keys import open_keys
 from pi_daemon.trust.tls import console_context, device_context
@@ -59,7 +60,7 @@ async def test_little_waits_in_the_kernel(tmp_path: Path) -> None:
         await connection.wait_closed()
 
     tls = device_context(device, [desk.certificate])
-    async with listen(serve, "127.0.0.1", 0, ["/"], tls) as listener:
+    async with listen(serve, "127.0.0.1", 0, ["/"], tls, Admission()) as listener:
         port = next(iter(listener.sockets)).getsockname()[1]
         async with open_socket(port, console_context(desk, [device.certificate])) as ours:
             theirs = await met.get()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from msgspec.structs import replace
@@ -197,7 +198,8 @@ def _mean(weighted: list[tuple[Metric, int]]) -> Metric:
         if value is None:
             return None
         total, weight = total + value * share, weight + share
-    return total / weight if weight else None
+    # Large ones overflow: what is not finite is no number of the journal's JSON.
+    return total / weight if weight and math.isfinite(total) else None
 
 
 def _save(turn: Turn, round_: Round) -> None:

@@ -29,6 +29,7 @@ from pi_daemon.protocol.values import (
     Name,
     PerClass,
     Positive,
+    Reading,
     Seconds,
     Seed,
     Text,
@@ -315,14 +316,14 @@ class RoundFailed(Struct, frozen=True, tag="round.failed"):
 class Telemetry(Struct, frozen=True, tag="telemetry"):
     """The device's health, every 2 s. None: not available on this device."""
 
-    celsius: float | None
-    throttled: Annotated[int, Meta(ge=0)] | None
+    celsius: Reading | None
+    throttled: Count | None
     """Bits of `vcgencmd get_throttled`."""
     memory_bytes: Count
     """In use on the whole device."""
     memory_total_bytes: Count
     disk_free_bytes: Count
-    load: float | None
+    load: Reading | None
     """Run queue, mean of one minute."""
     swap_bytes: Count | None = None
     """In use."""

@@ -29,7 +29,10 @@ Positive = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 PerClass = Annotated[tuple[Count, ...], Meta(max_length=MAX_CLASSES)]
 Seed = Annotated[str, Meta(pattern="^[0-9]{1,19}$")]
 """A 63-bit integer in decimal digits, as a string for the same reason."""
-Seconds = Annotated[float, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+"""Thirty years: what is added up and multiplied stays a number that can be shown."""
+Reading = Annotated[float, Meta(ge=-1e7, le=1e7)]
+"""Of a sensor, also of a broken one."""
 Loss = float | None
 """Mean loss of a batch or of examples; null when it is not finite."""
 

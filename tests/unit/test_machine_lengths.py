@@ -242,6 +242,13 @@ def test_a_loss_that_is_not_finite_makes_the_mean_unknown() -> None:
     assert facts.RoundFinished(1, ("alice", "bob"), None, "model-1") in facts_in(run.last)
 
 
+def test_a_mean_that_overflows_is_unknown() -> None:
+    run = play(PLAN, [LARGE, SMALL, delivers("alice")])
+    run = run.play([replace(update_of(run.state, "bob"), loss=1e308)])
+    run = run.play([is_aggregated, is_evaluated({"loss": None}), is_saved])
+    assert facts.RoundFinished(1, ("alice", "bob"), None, "model-1") in facts_in(run.last)
+
+
 def _holdout(worker: str, num_examples: int, accuracy: float) -> events.Evaluated:
     return events.Evaluated(
         round=1, num_examples=num_examples, metrics={"accuracy": accuracy}, worker=worker

@@ -20,7 +20,7 @@ from pi_daemon.protocol.codec import (
 )
 from pi_daemon.protocol.errors import FrameError, TransferError
 from pi_daemon.protocol.limits import CHUNK_BYTES, MAX_FRAME_BYTES
-from pi_daemon.protocol.messages import Blob, Hello, Ok, RenewLease, Update
+from pi_daemon.protocol.messages import Blob, Hello, Ok, Prepared, RenewLease, Telemetry, Update
 from pi_daemon.protocol.seeds import derive_seed
 
 
@@ -40,6 +40,19 @@ def test_a_message_is_one_json_object_with_its_type() -> None:
 
 def test_a_message_of_the_other_direction_is_unknown() -> None:
     assert decode_from_console(encode(Ok("1"))) == Unknown("ok")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Prepared("1", num_examples=1, num_holdout=0, batch_seconds=1e308, memory_bytes=0),
+        Telemetry(1e308, 0, 1, 2, 3, 0.5),
+        Telemetry(20.0, 0, 1, 2, 3, -1e308),
+    ],
+)
+def test_a_measure_that_no_device_can_have_is_refused(message: Prepared | Telemetry) -> None:
+    with pytest.raises(FrameError, match="Expected `float`"):
+        decode_from_daemon(encode(message))
 
 
 def test_an_unknown_type_is_no_error() -> None:

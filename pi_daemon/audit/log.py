@@ -34,18 +34,16 @@ MAX_WAITING: Final = 1_000
 """Entries that wait for a disk that is slow or full."""
 RETRY_S: Final = 1.0
 MINUTE_S: Final = 60.0
-CHEAP_PER_MINUTE: Final = 50
-"""Lines of one sort that others can cause at no cost. More are only counted: nobody may wash the log away."""
-CHEAP: Final = {
-    "link refused": "strangers",
+PER_MINUTE: Final = 50
+"""Lines of one sort. More are only counted, with what has left the device by them: nobody may wash the
+others away."""
+_SORTS: Final = {
     "link opened": "links",
     "link closed": "links",
     "lease taken": "links",
     "lease released": "links",
-    "round aborted": "aborts",
-    "refused": "refusals",
 }
-"""What costs nothing, by its sort: no flood of one hides another."""
+"""What always comes together counts together; all else is its own sort, so that no flood of one hides another."""
 _SUMS: Final = "sums of before"
 
 
@@ -66,6 +64,9 @@ class Sums(msgspec.Struct):
                 self.evaluations += 1
             case {"what": "losses told", "losses": int(count)}:
                 self.losses += count
+            case {"what": "left out"}:
+                for name in self.__struct_fields__:
+                    setattr(self, name, getattr(self, name) + entry.get(name, 0))
             case {"what": what} if what == _SUMS:
                 for name in self.__struct_fields__:
                     setattr(self, name, entry.get(name, 0))
@@ -112,9 +113,10 @@ class AuditLog:
         self._waiting: deque[Entry] = deque()
         self._wake = asyncio.Event()
         self._minute = 0
-        self._num_cheap: Counter[str] = Counter()
-        """In this minute, by sort."""
+        self._num_of_sort: Counter[str] = Counter()
+        """In this minute."""
         self._num_left_out = 0
+        self._left_out = Sums()
         self._is_broken = False
         self._writing = threading.Lock()
 
@@ -124,6 +126,7 @@ class AuditLog:
         for entry in entries:
             if self._is_too_much(entry, now):
                 self._num_left_out += 1
+                self._left_out.add(entry)
             else:
                 self._admit_gap(now)
                 self._waiting.append(_dated(now, entry))
@@ -146,19 +149,20 @@ class AuditLog:
     def _is_too_much(self, entry: Entry, now: datetime) -> bool:
         if len(self._waiting) >= MAX_WAITING:
             return True
-        sort = CHEAP.get(entry["what"])
-        if sort is None:
-            return False
         minute = int(now.timestamp() / MINUTE_S)
         if minute != self._minute:
-            self._minute, self._num_cheap = minute, Counter()
-        self._num_cheap[sort] += 1
-        return self._num_cheap[sort] > CHEAP_PER_MINUTE
+            self._minute, self._num_of_sort = minute, Counter()
+        what: str = entry["what"]
+        sort = _SORTS.get(what, what)
+        self._num_of_sort[sort] += 1
+        return self._num_of_sort[sort] > PER_MINUTE
 
     def _admit_gap(self, now: datetime) -> None:
         if self._num_left_out:
-            self._waiting.append(_dated(now, {"what": "left out", "lines": self._num_left_out}))
-            self._num_left_out = 0
+            left = {name: n for name, n in msgspec.structs.asdict(self._left_out).items() if n}
+            gap = {"what": "left out", "lines": self._num_left_out, **left}
+            self._waiting.append(_dated(now, gap))
+            self._num_left_out, self._left_out = 0, Sums()
 
     # In a thread
 

@@ -7,6 +7,7 @@ nothing, since the device does not do it again.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from pi_daemon.device.refusals import Excess, not_shared, over_limit
 from pi_daemon.device.terms import Peer, Terms
@@ -21,6 +22,9 @@ from pi_daemon.protocol.messages import (
     StartRound,
 )
 from pi_daemon.trainer.pipe import WorkerReady
+
+_NUMBER_BYTES: Final = 8
+"""Of a loss, and of an entry of a confusion matrix."""
 
 
 class Allowance:
@@ -62,7 +66,7 @@ class Allowance:
             or self._over_rounds()
             or self._too_few("this round would train on", num_examples, prepare.dataset)
             or self._over_seconds()
-            or self._over_sent()
+            or self._over_sent("an update", self._update_bytes)
             or self._over_received(command.model),
         )
 
@@ -77,14 +81,20 @@ class Allowance:
             if ready.num_holdout
             else None
         )
-        return over_limit(
-            command,
-            too_few or self._over_seconds() or self._over_received(command.model),
+        num_bytes = _NUMBER_BYTES * (1 + (prepare.num_classes or 0) ** 2)
+        excess = (
+            too_few
+            or self._over_seconds()
+            or self._over_sent("an evaluation", num_bytes)
+            or self._over_received(command.model)
         )
+        if excess is None:
+            self._sent_bytes += num_bytes
+        return over_limit(command, excess)
 
     def send_update(self, num_bytes: int) -> Excess | None:
         self._update_bytes = num_bytes
-        excess = self._over_sent()
+        excess = self._over_sent("an update", num_bytes)
         if excess is None:
             self._sent_bytes += num_bytes
         return excess
@@ -139,12 +149,13 @@ class Allowance:
         self._received_bytes += size
         return None
 
-    def _over_sent(self) -> Excess | None:
+    def _over_sent(self, what: str, num_bytes: int) -> Excess | None:
         most, before = self._terms.bounds.max_run_sent, self._sent_bytes
-        if most is None or before + self._update_bytes <= most:
+        if most is None or before + num_bytes <= most:
             return None
-        found = f"an update of {self._update_bytes} bytes after the {before} of before"
-        return _excess("max_run_sent", found, most)
+        return _excess(
+            "max_run_sent", f"{what} of {num_bytes} bytes after the {before} of before", most
+        )
 
 
 def distinct_examples(start: StartRound, batch_size: int, num_examples: int) -> int:

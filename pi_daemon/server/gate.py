@@ -20,7 +20,6 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from pi_daemon.audit.auditing import Audit
-from pi_daemon.protocol.codec import close_reason
 from pi_daemon.protocol.errors import FrameError
 from pi_daemon.protocol.limits import (
     CLOSE_CANNOT_STORE,
@@ -40,7 +39,7 @@ from pi_daemon.protocol.pairing import (
 )
 from pi_daemon.protocol.text import clean
 from pi_daemon.server.admission import address_of
-from pi_daemon.server.link import FIRST_MESSAGE_S, Link
+from pi_daemon.server.link import FIRST_MESSAGE_S, Link, hang_up
 from pi_daemon.trust import tls
 from pi_daemon.trust.consoles import FOLDER, Console, Consoles, TooManyConsolesError
 from pi_daemon.trust.join import JoinString, new_secret
@@ -134,7 +133,7 @@ class Gate:
         except TurnedAwayError as error:
             log.warning("%s may not pair: %s", address, clean(str(error)))
             audit.turned_away(address, str(error))
-            await socket.close(error.code, close_reason(str(error)))
+            await hang_up(socket, error.code, str(error))
         except ConnectionClosed:
             pass
         finally:
@@ -228,7 +227,7 @@ def guarded(
         except TurnedAwayError as error:
             log.warning("%s turned away: %s", address_of(socket.transport), error)
             audit.turned_away(address_of(socket.transport), str(error))
-            await socket.close(error.code, close_reason(str(error)))
+            await hang_up(socket, error.code, str(error))
 
     return serve
 

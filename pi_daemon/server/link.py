@@ -136,10 +136,9 @@ class Link:
             file.close()
 
     async def turn_away(self, code: int, reason: str) -> None:
-        """Close a link that is over; within a second also where the console neither reads nor answers."""
+        """Close a link that is over."""
         self.is_open = False
-        asyncio.get_running_loop().call_later(_TURN_AWAY_S, self.socket.transport.abort)
-        await self.socket.close(code, close_reason(reason))
+        await hang_up(self.socket, code, reason)
 
     # In
 
@@ -208,6 +207,12 @@ class Link:
         for transfer in list(self._sinks):
             self.stop_keeping(transfer)
         self._incoming = IncomingTransfers()
+
+
+async def hang_up(socket: ServerConnection, code: int, reason: str) -> None:
+    """Close, within a second also where the other side neither reads nor answers, or never stops to send."""
+    asyncio.get_running_loop().call_later(_TURN_AWAY_S, socket.transport.abort)
+    await socket.close(code, close_reason(reason))
 
 
 async def first_hello(socket: ServerConnection) -> Hello:

@@ -59,7 +59,7 @@ from pi_daemon.server.admission import Admission, address_of, link_refusal
 from pi_daemon.server.at_work import AtWork
 from pi_daemon.server.data_store import DataStore
 from pi_daemon.server.gate import Gate, TurnedAwayError, guarded, identified
-from pi_daemon.server.link import Link, first_hello
+from pi_daemon.server.link import Link, first_hello, hang_up
 from pi_daemon.server.listening import listen
 from pi_daemon.server.service_manager import ALIVE, READY, STOPPING, notify
 from pi_daemon.settings import Settings
@@ -161,7 +161,7 @@ class Server:
     async def _serve_link(self, socket: ServerConnection, console: Console | None) -> None:
         if reason := link_refusal([link.socket for link in self._links.values()], socket):
             self._audit.turned_away(address_of(socket.transport), reason)
-            await socket.close(CLOSE_TOO_MANY_LINKS, reason)
+            await hang_up(socket, CLOSE_TOO_MANY_LINKS, reason)
             return
         self._admission.keep(socket.remote_address)
         link = Link(next(self._numbers), socket, console)

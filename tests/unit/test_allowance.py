@@ -218,6 +218,18 @@ def test_an_evaluation_costs_time_and_its_model_bytes_and_is_finished() -> None:
     assert limit(script.say(1, Evaluate, "third", **fields, model=None)) == "max_run_seconds"
 
 
+def test_the_numbers_of_evaluations_count_as_bytes_that_are_sent() -> None:
+    each = 8 * (1 + 10 * 10)
+    script = ready(max_run_sent=2 * each)
+    fields: Any = {"round": 1, "model_id": MODEL_ID}
+    script.say(1, Evaluate, "first", **fields, model=MODEL)
+    [first] = done(script.device.on_received(1, MODEL.transfer, script.now_s))
+    answer(script, first)
+    [second] = done(script.say(1, Evaluate, "second", **fields, model=None))
+    answer(script, second)
+    assert limit(script.say(1, Evaluate, "third", **fields, model=None)) == "max_run_sent"
+
+
 def answer(script: Script, action: Action) -> list[Any]:
     """What the console is told when the trainer has evaluated."""
     assert isinstance(action, EvaluateModel)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import stat
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from pi_daemon.audit.log import (
     BEFORE,
-    CHEAP_PER_MINUTE,
     MAX_WAITING,
     NAME,
+    PER_MINUTE,
     AuditLog,
     Sums,
     is_entry,
@@ -23,6 +24,7 @@ from pi_daemon.audit.log import (
 from pi_daemon.audit.recorder import Entry
 from tests.support.disks import full, small_disk
 
+NOON = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 UPDATE: Entry = {"what": "update sent", "console": "desk-1", "console_id": "ID", "bytes": 300}
 REFUSED: Entry = {"what": "refused", "console": "desk-1", "console_id": "ID"}
 
@@ -76,31 +78,43 @@ def test_what_a_power_cut_left_of_a_line_spoils_no_other(tmp_path: Path) -> None
 
 
 def test_what_costs_a_console_nothing_washes_nothing_away(tmp_path: Path) -> None:
-    now = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+    now = NOON
     log = AuditLog(tmp_path, now=lambda: now)
-    log.put([REFUSED] * (CHEAP_PER_MINUTE + 50))
+    log.put([REFUSED] * (PER_MINUTE + 50))
     log.put([UPDATE])
     now += timedelta(minutes=1)
     log.put([REFUSED])
     log.close()
     *first, gap, update, later = map(without_time, lines_in(tmp_path))
-    assert first == [REFUSED] * CHEAP_PER_MINUTE
+    assert first == [REFUSED] * PER_MINUTE
     assert (gap, update, later) == ({"what": "left out", "lines": 50}, UPDATE, REFUSED)
 
 
-@pytest.mark.parametrize("what", ["round aborted", "lease released"])
-def test_commands_that_do_nothing_wash_nothing_away(tmp_path: Path, what: str) -> None:
-    log = AuditLog(tmp_path, now=lambda: datetime(2026, 11, 27, 12, 0, tzinfo=UTC))
-    log.put([{"what": what}] * (10 * CHEAP_PER_MINUTE))
+def test_what_leaves_the_device_is_counted_where_its_line_is_left_out(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path, max_bytes=4_000, now=lambda: NOON)
+    each = [UPDATE, {"what": "evaluation sent"}, {"what": "losses told", "losses": 7}]
+    for _ in range(PER_MINUTE + 50):
+        log.put(each)
     log.close()
-    assert len(lines_in(tmp_path)) <= CHEAP_PER_MINUTE + 1
+    num = PER_MINUTE + 50
+    assert sums_of(read_log(tmp_path)) == Sums(num, num * 300, num, num * 7)
+    gap = {"updates": 50, "update_bytes": 50 * 300, "evaluations": 50, "losses": 50 * 7}
+    assert without_time(lines_in(tmp_path)[-1]) == {"what": "left out", "lines": 150, **gap}
+
+
+@pytest.mark.parametrize("what", ["round aborted", "lease released", "evaluation sent"])
+def test_commands_that_cost_little_wash_nothing_away(tmp_path: Path, what: str) -> None:
+    log = AuditLog(tmp_path, now=lambda: NOON)
+    log.put([{"what": what}] * (10 * PER_MINUTE))
+    log.close()
+    assert len(lines_in(tmp_path)) <= PER_MINUTE + 1
 
 
 def test_neither_strangers_nor_links_hide_what_a_console_was_refused(tmp_path: Path) -> None:
-    now = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+    now = NOON
     log = AuditLog(tmp_path, now=lambda: now)
     for what in ("link refused", "link opened", "lease taken", "link closed"):
-        log.put([{"what": what}] * CHEAP_PER_MINUTE)
+        log.put([{"what": what}] * PER_MINUTE)
     log.put([REFUSED])
     log.close()
     assert without_time(lines_in(tmp_path)[-1]) == REFUSED
@@ -109,8 +123,9 @@ def test_neither_strangers_nor_links_hide_what_a_console_was_refused(tmp_path: P
 def test_a_full_disk_is_said_once_and_nothing_is_lost_when_there_is_room_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    minutes = count()
     with small_disk(tmp_path / "disk", 64 << 10) as disk:
-        log = AuditLog(disk)
+        log = AuditLog(disk, now=lambda: NOON + timedelta(minutes=next(minutes)))
         log.put([UPDATE] * 3)
         log.close()
         with full(disk):

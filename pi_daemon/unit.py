@@ -23,8 +23,8 @@ _HOMES: Final = ("/home", "/root", "/run/user")
 class Place:
     """Where the daemon is on a device, and what it needs there. All paths are absolute."""
 
-    program: str
-    """`pi-daemon`, or what runs it."""
+    program: tuple[str, ...]
+    """`pi-daemon`, or what runs it and its first arguments."""
     config: str
     state_dir: str
     read: tuple[str, ...]
@@ -40,8 +40,12 @@ def in_home(path: str) -> bool:
     return any(PurePosixPath(path).is_relative_to(home) for home in _HOMES)
 
 
+def in_tmp(path: str) -> bool:
+    return any(PurePosixPath(path).is_relative_to(tmp) for tmp in ("/tmp", "/var/tmp"))
+
+
 def unit(place: Place) -> str:
-    """The whole file."""
+    """The whole file. Raises ValueError: a path has a control character, such as a line end."""
     homely = any(map(in_home, (*place.read, *place.write)))
     lines = [
         "[Unit]",
@@ -54,9 +58,9 @@ def unit(place: Place) -> str:
         f"User={USER}",
         f"Group={USER}",
         "# From its first start on it speaks to paired consoles only.",
-        f"ExecStartPre={place.program} init --state-dir {_word(place.state_dir)}",
-        f"ExecStart={place.program} --config {_word(place.config)} "
-        f"--state-dir {_word(place.state_dir)}",
+        f"ExecStartPre={_command(*place.program, 'init', '--state-dir', place.state_dir)}",
+        "ExecStart="
+        + _command(*place.program, "--config", place.config, "--state-dir", place.state_dir),
         "Restart=on-failure",
         "RestartSec=2",
         "# A wrong option or setting does not mend itself.",
@@ -137,7 +141,14 @@ def _paths(paths: Sequence[str], plain: str, bound: str) -> list[str]:
     return [f"{bound if in_home(path) else plain}=-{_word(path)}" for path in paths]
 
 
+def _command(*words: str) -> str:
+    # Of paths alone a dollar sign is one.
+    return " ".join(_word(word).replace("$", "$$") for word in words)
+
+
 def _word(path: str) -> str:
     """As one word of a unit file."""
+    if not path.isprintable():
+        raise ValueError(f"{path!r} has a character that no line of a unit can have")
     text = path.replace("\\", "\\\\").replace("%", "%%").replace('"', '\\"')
     return f'"{text}"' if set(text) & set(" \"'\\;") else text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def install(
     from pi_daemon.unit import STATE_DIR
     from pi_daemon.unit import SYSUSERS as USERS
 
+    _require_system(root)
     if not dry_run:
         _require_rights(root, "install")
     config = _below(root, SYSTEM_CONFIG)
@@ -89,13 +91,17 @@ def install(
     print(
         "pi-daemon runs, and will at each boot: `systemctl status pi-daemon`, "
         "`journalctl -u pi-daemon`.\n"
-        f"To let a console pair:  sudo -u pi-daemon {_program()} pair"
+        f"To let a console pair:  sudo -u pi-daemon {shlex.join(_program())} pair"
     )
 
 
 def uninstall(root: Root = Path("/")) -> None:
     """End the service and remove its files; settings, key and audit log stay."""
+    _require_system(root)
     _require_rights(root, "uninstall")
+    if not _below(root, UNIT).exists():
+        print(f"there is no service to remove: {_below(root, UNIT)} is not there")
+        return
     if root == Path("/"):
         _run("systemctl", "disable", "--now", "pi-daemon")
     try:
@@ -111,34 +117,43 @@ def uninstall(root: Root = Path("/")) -> None:
 
 
 def _unit(root: Path, config: Config) -> str:
-    from pi_daemon.unit import STATE_DIR, Place, in_home, unit
+    from pi_daemon.unit import STATE_DIR, Place, in_home, in_tmp, unit
 
     program = _program()
     if in_home(sys.prefix):
         refuse(
-            f"{program} lies in somebody's home, where the service's user may not read: install it "
+            f"{program[0]} lies in somebody's home, where the service's user may not read: install it "
             "for all, such as in /opt/fedconsole, and give this command there"
         )
-    return unit(
-        Place(
-            program=program,
-            config=str(SYSTEM_CONFIG),
-            state_dir=config.state_dir or STATE_DIR,
-            read=tuple(source for source in config.datasets.values() if source != "sample"),
-            write=tuple(
-                path
-                for path in (config.accept_data, config.state_dir)
-                if path not in (None, STATE_DIR)
-            ),
-            uses_gpu=config.device == "cuda",
-            has_firmware=_below(root, Path("/dev/vcio")).exists(),
-        )
+    read = tuple(source for source in config.datasets.values() if source != "sample")
+    for path in (program[0], *read):
+        if in_tmp(path):
+            print(f"warning: the service will not see {path}: its /tmp is its own", file=sys.stderr)
+    place = Place(
+        program=program,
+        config=str(SYSTEM_CONFIG),
+        state_dir=config.state_dir or STATE_DIR,
+        read=read,
+        write=tuple(
+            path for path in (config.accept_data, config.state_dir) if path not in (None, STATE_DIR)
+        ),
+        uses_gpu=config.device == "cuda",
+        has_firmware=_below(root, Path("/dev/vcio")).exists(),
     )
+    try:
+        return unit(place)
+    except ValueError as error:
+        refuse(str(error))
 
 
-def _program() -> str:
+def _program() -> tuple[str, ...]:
     script = Path(sys.prefix) / "bin" / "pi-daemon"
-    return str(script) if script.exists() else f"{sys.executable} -m pi_daemon.cli.main"
+    return (str(script),) if script.exists() else (sys.executable, "-m", "pi_daemon.cli.main")
+
+
+def _require_system(root: Path) -> None:
+    if not (root / "etc").is_dir():
+        refuse(f"there is no system in {root}: it has no folder etc; is the card mounted?")
 
 
 def _require_rights(root: Path, command: str) -> None:

@@ -19,7 +19,7 @@ EXPOSURE = 1.2
 
 def place(**changes: object) -> Place:
     fields: dict[str, object] = {
-        "program": "/usr/bin/true",
+        "program": ("/usr/bin/true",),
         "config": "/etc/pi-daemon/config.toml",
         "state_dir": "/var/lib/pi-daemon",
         "read": ("/srv/motion.npz",),
@@ -31,6 +31,7 @@ def place(**changes: object) -> Place:
 def install(
     root: Path, *options: str, command: str = "install"
 ) -> subprocess.CompletedProcess[str]:
+    (root / "etc").mkdir(exist_ok=True)
     return subprocess.run(
         [sys.executable, "-m", "pi_daemon.cli.main", command, "--root", str(root), *options],
         capture_output=True,
@@ -133,6 +134,47 @@ def test_installing_again_takes_the_data_from_the_settings_and_keeps_them(tmp_pa
         "ReadOnlyPaths=-/etc/pi-daemon/near.npz",
         "ReadWritePaths=-/srv/dealt",
     ]
+
+
+def test_a_path_with_a_line_end_writes_no_line_of_its_own(tmp_path: Path) -> None:
+    config = tmp_path / "etc/pi-daemon/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('[datasets]\nd = "/srv/a\\nBindPaths=/root"\n')
+    refused = install(tmp_path)
+    assert refused.returncode == 3
+    assert refused.stderr == (
+        "pi-daemon: '/srv/a\\nBindPaths=/root' has a character that no line of a unit can have\n"
+    )
+    assert written(tmp_path) == {"etc/pi-daemon/config.toml"}
+
+
+def test_what_a_path_says_to_systemd_is_only_the_path() -> None:
+    command = ("/opt/my tools/pi-daemon",)
+    lines = unit(place(program=command, state_dir="/srv/$HOME 100%")).splitlines()
+    assert [line for line in lines if line.startswith("ExecStart")] == [
+        'ExecStartPre="/opt/my tools/pi-daemon" init --state-dir "/srv/$$HOME 100%%"',
+        'ExecStart="/opt/my tools/pi-daemon" --config /etc/pi-daemon/config.toml '
+        '--state-dir "/srv/$$HOME 100%%"',
+    ]
+
+
+def test_a_card_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    for command in ("install", "uninstall"):
+        refused = subprocess.run(
+            [sys.executable, "-m", "pi_daemon.cli.main", command, "--root", str(tmp_path / "card")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert refused.returncode == 3
+        assert refused.stderr.startswith(f"pi-daemon: there is no system in {tmp_path / 'card'}: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_to_uninstall_is_said(tmp_path: Path) -> None:
+    said = install(tmp_path, command="uninstall")
+    assert said.returncode == 0
+    assert said.stdout.startswith("there is no service to remove: ")
 
 
 def test_settings_that_cannot_be_are_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -24,7 +24,13 @@ from fedconsole.engine import launch
 from fedconsole.engine.control import ControlLink
 from fedconsole.engine.launch import new_run_id, start_engine, take_up_engine
 from fedconsole.engine.store import Line
-from fedconsole.errors import ExitCode, FedconsoleError, RefusedError, StorageError
+from fedconsole.errors import (
+    EngineCrashedError,
+    ExitCode,
+    FedconsoleError,
+    RefusedError,
+    StorageError,
+)
 from fedconsole.fleet.local import local_daemons
 from fedconsole.learning.capture import capture
 from fedconsole.learning.tasks.mnist import task as mnist
@@ -171,6 +177,33 @@ async def test_the_command_line_takes_a_run_up_and_shows_it_to_its_end() -> None
     assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
     assert [line["type"] for line in lines].count("run.restarted") == 1
     assert (lines[-1]["type"], lines[-1]["outcome"]) == ("run.finished", "completed")
+
+
+async def test_all_runs_whose_engines_are_gone_are_taken_up_behind_one_that_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redirect(tmp_path, monkeypatch)
+    runs = ["20261122-aaaa", "20261122-bbbb"]
+    for run in runs:
+        await carry_until(run, digits_plan(), lambda line: line["type"] == "round.started")
+    spoilt = paths.runs_dir() / "20261121-spoilt"
+    spoilt.mkdir()
+    (spoilt / "run.db").write_bytes(b"no database" * 100)
+    exit_code, out, err = await resume("all")
+    assert (exit_code, out) == (3, "")
+    first, *said = err.splitlines()
+    assert first.startswith(f"run {spoilt.name}: cannot read the journal {spoilt / 'run.db'}: ")
+    assert said == [
+        *(f"run {run} is taken up; to join it: fedconsole attach {run}" for run in runs),
+        "fedconsole: 1 of 3 runs were not resumed",
+    ]
+    for run in runs:
+        # Each goes on in an engine of its own, which may have ended by now.
+        with suppress(EngineCrashedError):
+            async with asyncio.timeout(60), ControlLink.connect(run) as link:
+                async for _ in link.events():
+                    pass
+        assert outcome_of(run)[0] is history.RunState.COMPLETED
 
 
 def damage(model: Path) -> None:

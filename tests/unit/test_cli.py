@@ -70,6 +70,7 @@ def test_the_version_is_data(arguments: list[str], capsys: Capture) -> None:
         (["runs", "show"], 2, "there are no runs"),
         (["runs", "export"], 2, "export what? give one of"),
         (["abort", "all"], 2, "no run to abort; none is running"),
+        (["resume", "all"], 2, "no run to resume; none is running, and no engine is gone"),
         (["quorum", "all", "fewer"], 2, "no run to go on with fewer; none is running"),
         (["quorum", "all", "perhaps"], 2, "Invalid value for 'answer'"),
         (["devices", "show", "kitchen"], 3, "no device 'kitchen'; known: none"),

@@ -38,7 +38,7 @@ _NUM_PINGS = 4
 _OFFERED = re.compile(r"[\w.:@+][\w.:@+-]*")
 """Names that a shell takes as they are. It puts what is offered on its command line, and zsh evaluates it
 on the way: a device that named itself after a command would have it carried out."""
-_DISCOVER_COLUMNS = ("name", "address", "trust", "device_id", "source")
+_DISCOVER_COLUMNS = ("name", "address", "trust", "device_id", "source", "others")
 _LIST_COLUMNS = (
     *("name", "address", "trust", "state", "run", "datasets", "torch", "machine", "ping_ms"),
 )
@@ -149,7 +149,8 @@ def ping(name: Name, config: ConfigFile = None) -> None:
             greeting = await greet(device)
             if greeting.ping_s is None:
                 raise _silent(greeting)
-            print(harmless(f"{device.name} at {device.address}: {1000 * greeting.ping_s:.1f} ms"))
+            where = greeting.device.address
+            print(harmless(f"{device.name} at {where}: {1000 * greeting.ping_s:.1f} ms"))
 
     _await(go())
 

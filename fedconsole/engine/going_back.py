@@ -5,6 +5,8 @@ Before anybody reads the journal, as lines are taken back.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from fedconsole.coordinator import machine
@@ -12,6 +14,8 @@ from fedconsole.coordinator.events import Event
 from fedconsole.engine.store import Row, RunStore
 from fedconsole.errors import DamagedModelError, StorageError
 from fedconsole.learning.contents import read_whole
+
+_RESUME: Final = "and resume the run again"
 
 
 def tell_lost_end(store: RunStore) -> None:
@@ -43,7 +47,8 @@ def go_back_to_whole_model(store: RunStore) -> None:
     if state is None or state.phase.is_finished:
         return
     last = state.num_rounds
-    damage = _find_damage(store, last, state.model_id)
+    mend = f"or delete the file: round {last} is trained again then" if last else _RESUME
+    damage = _find_damage(store, last, state.model_id, mend)
     if damage is None:
         return
     for number in range(last, 0, -1):
@@ -56,16 +61,20 @@ def go_back_to_whole_model(store: RunStore) -> None:
             return
 
 
-def _find_damage(store: RunStore, round_number: int, model_id: str) -> DamagedModelError | None:
+def _find_damage(
+    store: RunStore, round_number: int, model_id: str, mend: str = _RESUME
+) -> DamagedModelError | None:
     """What is wrong with the model of a complete round, or with the initial one (0).
 
     Raises:
-        StorageError: it cannot be read.
+        StorageError: it cannot be read; `mend` says what to do when that is mended, or else.
     """
     try:
         read_whole(store.checkpoint_path(round_number), model_id)
     except DamagedModelError as damage:
         return damage
+    except StorageError as error:
+        raise StorageError(f"{error}; mend that, {mend}") from error
     return None
 
 

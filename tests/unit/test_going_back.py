@@ -134,7 +134,20 @@ def test_a_round_whose_model_cannot_be_read_now_is_not_taken_back(one_round: Run
     model = one_round.checkpoint_path(1)
     model.unlink()
     model.symlink_to(model.name)
-    with pytest.raises(StorageError, match=rf"^cannot read {model}: Too many levels of symbolic"):
+    with pytest.raises(
+        StorageError,
+        match=rf"^cannot read {model}: Too many levels of symbolic links; mend that, or delete the file: "
+        "round 1 is trained again then$",
+    ):
         go_back_to_whole_model(one_round)
     assert ([*one_round.events()], one_round.lines(1, 100)) == before
     assert one_round.model_path.exists()
+
+
+def test_the_only_model_that_may_be_whole_is_not_to_be_deleted(one_round: RunStore) -> None:
+    one_round.checkpoint_path(1).unlink()
+    model = one_round.checkpoint_path(0)
+    model.unlink()
+    model.symlink_to(model.name)
+    with pytest.raises(StorageError, match=r"links; mend that, and resume the run again$"):
+        go_back_to_whole_model(one_round)

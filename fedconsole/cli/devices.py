@@ -196,11 +196,11 @@ def _await(work: Coroutine[Any, Any, T]) -> T:
 async def find_all(configured: Sequence[Device], seconds: float) -> list[Device]:
     """Every known device; a network without multicast costs a word on stderr and no more."""
     from fedconsole.fleet.device import ONE_IDENTITY
-    from fedconsole.fleet.finding import copies, damage, find
+    from fedconsole.fleet.finding import copies, damage, find, registry_damage
 
     if places := copies():
         say(ONE_IDENTITY.format(why=places))
-    if damaged := damage():
+    for damaged in filter(None, (damage(), registry_damage())):
         say(damaged)
     try:
         return await find(configured, seconds)

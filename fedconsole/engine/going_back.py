@@ -11,6 +11,7 @@ import msgspec
 
 from fedconsole.coordinator import machine
 from fedconsole.coordinator.events import Event
+from fedconsole.coordinator.state import RunState
 from fedconsole.engine.store import Row, RunStore
 from fedconsole.errors import DamagedModelError, StorageError
 from fedconsole.learning.contents import read_whole
@@ -29,10 +30,13 @@ def tell_lost_end(store: RunStore) -> None:
         store.commit(Row("warning", {"text": text}))
 
 
-def go_back_to_whole_model(store: RunStore) -> None:
+def go_back_to_whole_model(store: RunStore) -> RunState | None:
     """Take back the rounds after the newest model that is whole, so that they are trained again.
 
     They are opened as they were, with the same cohort and inputs. Where no model is whole all stays.
+
+    Returns:
+        Where the run stands; None: it has no event yet.
 
     Raises:
         StorageError: the disk refuses, or a model cannot be read that may be whole; all stays.
@@ -45,12 +49,12 @@ def go_back_to_whole_model(store: RunStore) -> None:
         if state.round is not None:
             starts.setdefault(state.round.number, (num_events, state.model_id))
     if state is None or state.phase.is_finished:
-        return
+        return state
     last = state.num_rounds
     mend = f"or delete the file: round {last} is trained again then" if last else _RESUME
     damage = _find_damage(store, last, state.model_id, mend)
     if damage is None:
-        return
+        return state
     for number in range(last, 0, -1):
         num_events, model_id = starts[number]
         if _find_damage(store, number - 1, model_id) is None:
@@ -58,7 +62,8 @@ def go_back_to_whole_model(store: RunStore) -> None:
             store.go_back(
                 num_events, number, Row("warning", {"text": _words(damage, number, last)})
             )
-            return
+            return machine.replay(events[:num_events])
+    return state
 
 
 def _find_damage(

@@ -24,6 +24,8 @@ def select(folder: Path, condition: str, *values: object) -> Iterator[Line]:
         if not path.exists():
             return
         _require_regular(path)
+        if _is_empty(path):
+            return
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
         with closing(connection) as database:
             if not any(database.execute("SELECT 1 FROM sqlite_schema")):
@@ -32,6 +34,22 @@ def select(folder: Path, condition: str, *values: object) -> Iterator[Line]:
                 yield make_line(folder.name, *row)
     except (sqlite3.Error, OSError, ValueError) as error:
         raise StorageError(f"cannot read the journal {path}: {error}") from error
+
+
+def _is_empty(journal: Path) -> bool:
+    """Whether there is nothing in it yet; SQLite deletes a log that it finds beside an empty file.
+
+    Raises:
+        OSError: there is such a log.
+    """
+    wal = journal.with_name("run.db-wal")
+    # First: an engine that begins at this moment makes the journal before it.
+    has_log = wal.exists() and wal.stat().st_size > 0
+    if journal.stat().st_size > 0:
+        return False
+    if has_log:
+        raise OSError(f"it is empty, but its {wal.name} is not: bring it back from a copy")
+    return True
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class RegisteredDaemon(msgspec.Struct, frozen=True):
     device_id: str
     worker_name: str
     address: str
-    port: int
+    port: Annotated[int, msgspec.Meta(ge=1, le=2**16 - 1)]
     pid: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
     is_initialised: bool = False
     """It speaks TLS, to consoles that it was paired with."""
@@ -51,20 +51,38 @@ def registered_daemons() -> list[RegisteredDaemon]:
 
     Two have one device id where a state folder was copied.
     """
-    found = [daemon for _, daemon in _entries()]
+    found = [daemon for _, daemon in _entries() if daemon is not None]
     return sorted(found, key=lambda daemon: (daemon.worker_name, daemon.device_id, daemon.port))
 
 
-def _entries() -> Iterator[tuple[Path, RegisteredDaemon]]:
+def damaged_entries() -> list[Path]:
+    """Files of the registry from which nobody can tell a daemon."""
+    return sorted(path for path, daemon in _entries() if daemon is None)
+
+
+def _entries() -> Iterator[tuple[Path, RegisteredDaemon | None]]:
+    """None: the file is damaged."""
     for path in registry_dir().glob("*.json"):
         try:
-            daemon = msgspec.json.decode(path.read_bytes(), type=RegisteredDaemon)
-        except (OSError, *UNREADABLE):
+            daemon = _read(path)
+        except FileNotFoundError:
+            continue  # it has ended this moment
+        except (OSError, ValueError, *UNREADABLE):
+            yield path, None
             continue
         if _is_running(daemon.pid):
             yield path, daemon
         else:
             path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> RegisteredDaemon:
+    """Raises OSError: it cannot be read; ValueError and UNREADABLE: it is damaged."""
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path.name} is no regular file")
+    daemon = msgspec.json.decode(path.read_bytes(), type=RegisteredDaemon)
+    ipaddress.ip_address(daemon.address)
+    return daemon
 
 
 def registry_dir() -> Path:
@@ -75,7 +93,7 @@ def registry_dir() -> Path:
 def registered(daemon: RegisteredDaemon) -> Iterator[None]:
     """Leave word of this daemon for as long as it runs."""
     for entry, other in _entries():
-        if other.device_id != daemon.device_id:
+        if other is None or other.device_id != daemon.device_id:
             continue
         if (other.address, other.port) != (daemon.address, daemon.port) and _listens(other):
             log.warning(

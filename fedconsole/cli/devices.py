@@ -38,7 +38,7 @@ _NUM_PINGS = 4
 _OFFERED = re.compile(r"[\w.:@+][\w.:@+-]*")
 """Names that a shell takes as they are. It puts what is offered on its command line, and zsh evaluates it
 on the way: a device that named itself after a command would have it carried out."""
-_DISCOVER_COLUMNS = ("name", "address", "trust", "device_id", "source")
+_DISCOVER_COLUMNS = ("name", "address", "trust", "device_id", "source", "others")
 _LIST_COLUMNS = (
     *("name", "address", "trust", "state", "run", "datasets", "torch", "machine", "ping_ms"),
 )
@@ -149,7 +149,8 @@ def ping(name: Name, config: ConfigFile = None) -> None:
             greeting = await greet(device)
             if greeting.ping_s is None:
                 raise _silent(greeting)
-            print(harmless(f"{device.name} at {device.address}: {1000 * greeting.ping_s:.1f} ms"))
+            where = greeting.device.address
+            print(harmless(f"{device.name} at {where}: {1000 * greeting.ping_s:.1f} ms"))
 
     _await(go())
 
@@ -195,11 +196,11 @@ def _await(work: Coroutine[Any, Any, T]) -> T:
 async def find_all(configured: Sequence[Device], seconds: float) -> list[Device]:
     """Every known device; a network without multicast costs a word on stderr and no more."""
     from fedconsole.fleet.device import ONE_IDENTITY
-    from fedconsole.fleet.finding import copies, damage, find
+    from fedconsole.fleet.finding import copies, damage, find, registry_damage
 
     if places := copies():
         say(ONE_IDENTITY.format(why=places))
-    if damaged := damage():
+    for damaged in filter(None, (damage(), registry_damage())):
         say(damaged)
     try:
         return await find(configured, seconds)

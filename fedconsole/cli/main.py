@@ -5,6 +5,7 @@ Each command imports what it needs when it is called: `--help` loads no command'
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -170,7 +171,7 @@ def carry_out(arguments: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPT
     except Exception as error:
-        say(f"{PROGRAM}: {type(error).__name__}: {error}; {_keep_traceback()}", Role.BAD)
+        say(f"{PROGRAM}: {_too_many_files(error) or _bug(error)}", Role.BAD)
         return ExitCode.RUN_FAILED
 
 
@@ -205,16 +206,28 @@ def _without_stop(sentence: str) -> str:
     return " ".join(sentence.split()).removesuffix(".")
 
 
-def _keep_traceback() -> str:
+def _too_many_files(error: Exception) -> str | None:
+    if not (isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}):
+        return None
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return f"too many open files: a process may have {limit} here; allow more: ulimit -n 1024"
+
+
+def _bug(error: Exception) -> str:
+    """What is told of it; its traceback is kept."""
     import traceback
 
     path = paths.state_dir() / "last-error.txt"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(traceback.format_exc())
-    except OSError as error:
-        return f"its traceback could not be written to {path}: {error.strerror}"
-    return f"this is a bug, please report it with {path}"
+    except OSError as failure:
+        mend = f"its traceback could not be written to {path}: {failure.strerror}"
+    else:
+        mend = f"this is a bug, please report it with {path}"
+    return f"{type(error).__name__}: {error}; {mend}"
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

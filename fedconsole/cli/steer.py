@@ -10,10 +10,11 @@ import typer
 from fedconsole.cli import options as o
 from fedconsole.cli.output import harmless, say
 from fedconsole.cli.runs import Run
-from fedconsole.errors import ExitCode, FedconsoleError, RefusedError, UsageError
+from fedconsole.errors import ExitCode, FedconsoleError, RefusedError, StorageError, UsageError
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Callable
 
 _IN_WORDS: Final = {"wait": "wait longer", "fewer": "go on with fewer"}
 
@@ -70,21 +71,57 @@ def resume(
     verbose: o.Verbose = 0,
 ) -> int:
     """Let a paused run go on, or take up one whose engine is gone, from its last complete round."""
-    from fedconsole import history, run_names
+    from fedconsole import history
+    from fedconsole.run_names import resolve_one
 
-    names = run_names.resolve(run)
-    if len(names) != 1:
-        _request(run, "resume")
+    if run == "all":
+        _resume_all()
         return ExitCode.COMPLETED
-    if history.is_running(names[0]):
+    name = resolve_one(run)
+    if history.is_running(name):
         try:
-            _request(names[0], "resume")
+            _request(name, "resume")
         except FedconsoleError as error:
-            refusal = FedconsoleError(f"{error}; to join it: fedconsole attach {names[0]}")
+            refusal = FedconsoleError(f"{error}; to join it: fedconsole attach {name}")
             refusal.exit_code = error.exit_code
             raise refusal from error
         return ExitCode.COMPLETED
-    return _take_up(names[0], headless, json, plain, detach, quiet, verbose)
+    return _take_up(name, headless, json, plain, detach, quiet, verbose)
+
+
+def _resume_all() -> None:
+    """Those that are taken up go on without this terminal."""
+    from fedconsole import history, run_names
+    from fedconsole.cli.follow import tell_waiting
+    from fedconsole.config import load
+    from fedconsole.engine.launch import take_up_engine
+
+    search_s = load({}).front_end().search_seconds
+
+    def let_go_on(run: str) -> None:
+        if history.is_running(run):
+            _ask(run, "resume")
+        else:
+            take_up_engine(run, search_s=search_s, while_waiting=tell_waiting)
+            say(f"run {run} is taken up; to join it: fedconsole attach {run}")
+
+    runs = [
+        run for run in run_names.resolve("all") if history.is_running(run) or _may_be_crashed(run)
+    ]
+    if not runs:
+        raise UsageError("no run to resume; none is running, and no engine is gone")
+    _each(runs, let_go_on, "resumed")
+
+
+def _may_be_crashed(run: str) -> bool:
+    """One that cannot be read is to be told of."""
+    from fedconsole import history
+
+    try:
+        summary = history.summarize(run)
+    except StorageError:
+        return True
+    return summary is not None and summary.state is history.RunState.CRASHED
 
 
 def _take_up(
@@ -150,8 +187,6 @@ def quorum(
 
 
 def _request(reference: str, request: str) -> None:
-    import asyncio
-
     from fedconsole import history, run_names
 
     words = _IN_WORDS.get(request, request)
@@ -161,24 +196,32 @@ def _request(reference: str, request: str) -> None:
         raise UsageError(f"no run to {words}; none is running")
     if not running:
         history.require_running(runs[0])
-    asyncio.run(_request_all(running, request))
+    _each(running, lambda run: _ask(run, request), f"asked to {words}")
 
 
-async def _request_all(runs: list[str], request: str) -> None:
-    from fedconsole.engine.control import ControlLink
-
-    words = _IN_WORDS.get(request, request)
+def _each(runs: list[str], do: Callable[[str], None], done: str) -> None:
+    """Do something with every run, also behind one that refuses; `done` says what."""
     num_refused = 0
     for run in runs:
         try:
-            async with ControlLink.connect(run) as link:
-                await link.request(request)
+            do(run)
         except FedconsoleError as error:
             if len(runs) == 1:
                 raise
             say(f"run {run}: {error}")
             num_refused += 1
-        else:
-            say(f"run {run} was asked to {words}")
     if num_refused:
-        raise RefusedError(f"{num_refused} of {len(runs)} runs were not asked to {words}")
+        raise RefusedError(f"{num_refused} of {len(runs)} runs were not {done}")
+
+
+def _ask(run: str, request: str) -> None:
+    import asyncio
+
+    from fedconsole.engine.control import ControlLink
+
+    async def ask() -> None:
+        async with ControlLink.connect(run) as link:
+            await link.request(request)
+
+    asyncio.run(ask())
+    say(f"run {run} was asked to {_IN_WORDS.get(request, request)}")

@@ -30,7 +30,7 @@ async def carry(request: EngineRequest, ready: int) -> ExitCode:
     try:
         store = RunStore(paths.runs_dir() / request.run_id)
         tell_lost_end(store)
-        go_back_to_whole_model(store)
+        state = go_back_to_whole_model(store)
     except StorageError as refusal:
         # Not by the engine's log, which may be on the same full disk.
         os.write(ready, str(refusal).encode(errors="replace"))
@@ -43,7 +43,7 @@ async def carry(request: EngineRequest, ready: int) -> ExitCode:
         captured=loop.create_future(),
         names=loop.create_future(),
     )
-    session = Session(job, is_dry_run=request.dry_run, search_s=request.search_s)
+    session = Session(job, state, is_dry_run=request.dry_run, search_s=request.search_s)
     control = ControlServer(store, session.request, session.standstill)
     await control.start()
     os.write(ready, READY)

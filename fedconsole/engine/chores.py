@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fedconsole.coordinator import commands as c
 from fedconsole.coordinator import events as e
-from fedconsole.engine.store import Row, RunStore
+from fedconsole.engine.store import Row, RunStore, is_outdated
 from fedconsole.engine.worker import EvaluationError, Job, Reports, Worker
 from pi_daemon.protocol.errors import TensorError
 
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 class Chores:
-    """Each reports one event: what came of it."""
+    """Each reports one event: what came of it.
+
+    Raises:
+        StorageError: from every method: a file of the run is gone.
+    """
 
     def __init__(self, work: Work, job: Job, store: RunStore, reports: Reports) -> None:
         self._work = work
@@ -31,6 +35,8 @@ class Chores:
             model = await asyncio.to_thread(
                 self._work.aggregate, command.round, base, command.updates
             )
+        except FileNotFoundError as error:
+            raise self._job.unreadable(error) from error
         except OSError as error:
             self._refused(f"the model of round {command.round}", error)
             return
@@ -45,6 +51,8 @@ class Chores:
         model = self._job.models[command.model_id]
         try:
             event = await asyncio.to_thread(self._work.evaluate, command.round, model)
+        except FileNotFoundError as error:
+            raise self._job.unreadable(error) from error
         except OSError as error:
             reason = f"cannot read the model of round {command.round}: {error}"
             self._reports.event(e.StorageFailed(reason))
@@ -69,6 +77,8 @@ class Chores:
         model = self._job.models[command.model_id]
         try:
             await asyncio.to_thread(self._work.publish, model)
+        except FileNotFoundError as error:
+            raise self._job.unreadable(error) from error
         except OSError as error:
             self._refused(f"the model of round {command.round}", error)
             return
@@ -76,13 +86,14 @@ class Chores:
 
     async def tidy(self, round_number: int) -> None:
         """Beside the next round: to delete large files takes as long as to write them. No event."""
+        # First: whoever misses a file of a model that is here knows that the run has not deleted it.
+        for model_id, model in list(self._job.models.items()):
+            if is_outdated(model.path, round_number):
+                del self._job.models[model_id]
         try:
             await asyncio.to_thread(self._store.tidy, round_number)
         except (OSError, ValueError) as error:
             self._reports.note(Row("warning", {"text": f"cannot tidy the run's folder: {error}"}))
-        for model_id, model in list(self._job.models.items()):
-            if not model.path.exists():
-                del self._job.models[model_id]
 
     async def save_model(self, command: c.SaveModel) -> None:
         try:

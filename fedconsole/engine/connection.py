@@ -232,7 +232,7 @@ class Connection:
         await self._websocket.close(CLOSE_PROTOCOL_ERROR, close_reason(str(error)))
 
     async def give_up(self) -> None:
-        """Close the connection because what came on it cannot be kept here."""
+        """Close the connection because what came on it cannot be kept here, or what was to go cannot be read."""
         self._was_given_up = True
         await self._websocket.close()
 

@@ -28,7 +28,7 @@ async def deliver_or_hang_up(
     path: Path,
     failure: OSError | None,
 ) -> None:
-    """Check an update that came over this connection, and report it.
+    """Check an update that came over this connection, and report it; raises DamagedModelError as `deliver`.
 
     Where the bytes were spoilt on the way the connection is closed: the device keeps its update until
     that is taken, and sends it again over the next one. Where the disk refuses (`failure`: it has already),
@@ -45,12 +45,16 @@ async def deliver_or_hang_up(
         with suppress(OSError):
             path.unlink(missing_ok=True)
         text = (
-            f"this machine cannot keep the update of round {update.round}: {error.strerror}; "
+            f"this machine cannot keep the update of round {update.round}: {_in_words(error)}; "
             "it is asked for again when there is room"
         )
         reports.note(Row("warning", {"text": text, "worker": worker_id}))
         await _wait_for_room(path.parent, update.parameters.size)
         await connection.give_up()
+
+
+def _in_words(error: OSError) -> str:
+    return f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror)
 
 
 async def _wait_for_room(folder: Path, num_bytes: int) -> None:
@@ -80,6 +84,7 @@ async def deliver(
     Raises:
         TransferError: the bytes are not those that were announced. Nothing is reported: the worker
             has the update still, and sends it again on its next link.
+        DamagedModelError: the model that it was trained from is gone; nothing is reported.
         OSError: the disk refuses; nothing is reported.
     """
     if update.run != job.run_id:
@@ -88,6 +93,7 @@ async def deliver(
         reports.note(Row("warning", {"worker": worker_id, "text": text}))
         return
     captured = await asyncio.shield(job.captured)
+    reason: str | None = None
     try:
         await asyncio.to_thread(_take_in, update, path, captured, has_travelled)
         if (model := job.models.get(update.model_id)) is not None:
@@ -95,10 +101,14 @@ async def deliver(
     except TransferError:
         path.unlink(missing_ok=True)
         raise
-    except (TensorError, FileNotFoundError) as error:
+    except TensorError as error:
+        reason = str(error)
+    except FileNotFoundError as error:
+        if path.exists() and update.model_id in job.models:
+            raise job.unreadable(error) from error
         # Files of a round that has closed meanwhile are gone.
-        is_late = isinstance(error, FileNotFoundError)
-        reason = too_late(update.round) if is_late else str(error)
+        reason = too_late(update.round)
+    if reason is not None:
         path.unlink(missing_ok=True)
         reports.event(UpdateRejected(worker_id, update.round, update.attempt, reason))
         return

@@ -5,13 +5,18 @@ Before anybody reads the journal, as lines are taken back.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from fedconsole.coordinator import machine
 from fedconsole.coordinator.events import Event
+from fedconsole.coordinator.state import RunState
 from fedconsole.engine.store import Row, RunStore
 from fedconsole.errors import DamagedModelError, StorageError
 from fedconsole.learning.contents import read_whole
+
+_RESUME: Final = "and resume the run again"
 
 
 def tell_lost_end(store: RunStore) -> None:
@@ -25,10 +30,13 @@ def tell_lost_end(store: RunStore) -> None:
         store.commit(Row("warning", {"text": text}))
 
 
-def go_back_to_whole_model(store: RunStore) -> None:
+def go_back_to_whole_model(store: RunStore) -> RunState | None:
     """Take back the rounds after the newest model that is whole, so that they are trained again.
 
     They are opened as they were, with the same cohort and inputs. Where no model is whole all stays.
+
+    Returns:
+        Where the run stands; None: it has no event yet.
 
     Raises:
         StorageError: the disk refuses, or a model cannot be read that may be whole; all stays.
@@ -41,11 +49,12 @@ def go_back_to_whole_model(store: RunStore) -> None:
         if state.round is not None:
             starts.setdefault(state.round.number, (num_events, state.model_id))
     if state is None or state.phase.is_finished:
-        return
+        return state
     last = state.num_rounds
-    damage = _find_damage(store, last, state.model_id)
+    mend = f"or delete the file: round {last} is trained again then" if last else _RESUME
+    damage = _find_damage(store, last, state.model_id, mend)
     if damage is None:
-        return
+        return state
     for number in range(last, 0, -1):
         num_events, model_id = starts[number]
         if _find_damage(store, number - 1, model_id) is None:
@@ -53,19 +62,24 @@ def go_back_to_whole_model(store: RunStore) -> None:
             store.go_back(
                 num_events, number, Row("warning", {"text": _words(damage, number, last)})
             )
-            return
+            return machine.replay(events[:num_events])
+    return state
 
 
-def _find_damage(store: RunStore, round_number: int, model_id: str) -> DamagedModelError | None:
+def _find_damage(
+    store: RunStore, round_number: int, model_id: str, mend: str = _RESUME
+) -> DamagedModelError | None:
     """What is wrong with the model of a complete round, or with the initial one (0).
 
     Raises:
-        StorageError: it cannot be read.
+        StorageError: it cannot be read; `mend` says what to do when that is mended, or else.
     """
     try:
         read_whole(store.checkpoint_path(round_number), model_id)
     except DamagedModelError as damage:
         return damage
+    except StorageError as error:
+        raise StorageError(f"{error}; mend that, {mend}") from error
     return None
 
 

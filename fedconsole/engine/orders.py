@@ -15,6 +15,7 @@ from fedconsole.coordinator import events as e
 from fedconsole.engine.connection import CommandRefused, Connection, LinkClosed
 from fedconsole.engine.device_notes import DeviceNotes
 from fedconsole.engine.steering import steering_message
+from fedconsole.engine.store import Row
 from fedconsole.engine.worker import Job, Refusal, Reports
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.text import clean
@@ -158,7 +159,12 @@ class Orders:
     async def _ask_with_model(
         self, model_id: str, command: Callable[[str, m.Blob | None], m.Command], kind: type[A]
     ) -> A:
-        """Ask for something that needs a model, and send it where the device lacks it."""
+        """Ask for something that needs a model, and send it where the device lacks it.
+
+        Raises:
+            CommandRefused, LinkClosed: as `Connection.ask`.
+            DamagedModelError: the model is gone.
+        """
         if self._aborting is not None:
             # A straggler obeys after its batch, which may be a long one.
             await asyncio.wait([self._aborting])
@@ -171,7 +177,15 @@ class Orders:
                     raise
         model = self._job.models[model_id]
         blob = connection.announce(model.size, model.sha256)
-        answer, _ = await asyncio.gather(
-            connection.ask(lambda i: command(i, blob), kind), connection.send_file(blob, model)
-        )
+        try:
+            answer, _ = await asyncio.gather(
+                connection.ask(lambda i: command(i, blob), kind), connection.send_file(blob, model)
+            )
+        except FileNotFoundError as error:
+            raise self._job.unreadable(error) from error
+        except OSError as error:
+            text = f"cannot read the model {model.path}: {error.strerror}; it is sent again"
+            self._reports.note(Row("warning", {"text": text, "worker": self._worker_id}))
+            await connection.give_up()
+            raise LinkClosed(text) from error
         return answer

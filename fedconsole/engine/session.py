@@ -50,8 +50,20 @@ _REQUESTS: Final[dict[str, e.RequestEvent]] = {
 class Session:
     """One run from its first event to its last. Used once."""
 
-    def __init__(self, job: Job, *, is_dry_run: bool = False, search_s: float = 0.0) -> None:
-        """`search_s`: how long to listen for announcements of a lost device; 0: no multicast."""
+    def __init__(
+        self,
+        job: Job,
+        left: RunState | None,
+        *,
+        is_dry_run: bool = False,
+        search_s: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            left: where another engine has left the run, by its journal; None: before its first event.
+            search_s: how long to listen for announcements of a lost device; 0: no multicast.
+        """
+        self._left = left
         self._job = job
         self._is_dry_run = is_dry_run
         self._plan = job.plan
@@ -110,21 +122,21 @@ class Session:
         return finish.exit_code
 
     async def _carry(self) -> c.Finish:
-        journal = [msgspec.json.decode(event, type=e.Event) for event in self._store.events()]
+        left = self._left
         capturing = asyncio.to_thread(self._capture)
         try:
-            work = await (capturing if journal else self._unless_aborted(capturing))
+            work = await (capturing if left else self._unless_aborted(capturing))
             if work is None:
                 return self._end_early("aborted while its task was captured", ExitCode.ABORTED)
-            if not journal:
+            if left is None:
                 initial = await asyncio.to_thread(work.write_initial_model)
         except RefusedError as error:
             if self._job.is_taken_up:
                 raise
             return self._end_early(str(error), error.exit_code)
         self._chores = Chores(work, self._job, self._store, self)
-        if journal:
-            await self._take_up(work, journal)
+        if left is not None:
+            await self._take_up(work, left)
         else:
             self._job.models[initial.model_id] = initial
             self._job.captured.set_result(work.captured)
@@ -152,14 +164,13 @@ class Session:
         captured.cancel()
         return None
 
-    async def _take_up(self, work: Work, journal: Sequence[e.Event]) -> None:
+    async def _take_up(self, work: Work, state: RunState) -> None:
         """Go on where another engine stopped, with the model of its last complete round.
 
         Raises:
             RefusedError: the task is not what it was.
             StorageError: that model cannot be read.
         """
-        state = machine.replay(journal)
         if state.phase.is_finished:
             ending = state.ending
             assert ending is not None

@@ -250,7 +250,7 @@ class RunStore:
         """
         self.drop_updates(round_number)
         for path in self.checkpoints.glob("round-*.safetensors"):
-            if int(path.stem.removeprefix("round-")) < round_number - 1:
+            if is_outdated(path, round_number):
                 path.unlink(missing_ok=True)
 
     def drop_updates(self, last_round: int) -> None:
@@ -271,6 +271,11 @@ class RunStore:
         self._database.close()
         os.close(self._lock)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def is_outdated(checkpoint: Path, round_number: int) -> bool:
+    """Whether it is of no use any more when this round is complete."""
+    return int(checkpoint.stem.removeprefix("round-")) < round_number - 1
 
 
 def time_ms() -> int:

@@ -157,6 +157,7 @@ class VirtualWorker:
             async with self._pool.trainer() as trainer:
                 found = await trainer.evaluate(self._spec, str(model.path), model.model_id)
         except (TrainerRefusal, TrainerExitedError) as error:
+            self._require_readable(model_id)
             raise EvaluationError(str(error)) from error
         return m.Evaluated("", round_number, found.num_examples, found.loss, found.confusion)
 
@@ -237,6 +238,7 @@ class VirtualWorker:
         except RoundAbortedError:
             return
         except (TrainerRefusal, TrainerExitedError) as error:
+            self._require_readable(command.model_id)
             failed = e.TrainingFailed(self.worker_id, command.round, command.attempt, str(error))
             self._reports.event(failed)
             return
@@ -259,10 +261,21 @@ class VirtualWorker:
                 self._job, self._reports, self.worker_id, update, path, has_travelled=False
             )
         except OSError as error:
+            self._require_readable(command.model_id)
             reason = f"cannot read the update: {error}"
             self._reports.event(
                 e.TrainingFailed(self.worker_id, command.round, command.attempt, reason)
             )
+
+    def _require_readable(self, model_id: str) -> None:
+        """Where a trainer has failed it may be for want of the model; raises StorageError then."""
+        model = self._job.models.get(model_id)
+        if model is None:
+            return  # its rounds are over
+        try:
+            model.path.open("rb").close()
+        except OSError as error:
+            raise self._job.unreadable(error) from error
 
     async def _train_at(
         self, trainer: TrainerProcess, command: c.SendRound, path: str

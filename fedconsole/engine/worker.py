@@ -16,6 +16,7 @@ from fedconsole.coordinator.commands import SendRound, WorkerCommand
 from fedconsole.coordinator.events import Event
 from fedconsole.coordinator.plan import Plan
 from fedconsole.engine.store import Row, RunStore
+from fedconsole.errors import DamagedModelError, StorageError
 from fedconsole.fleet.device import ONE_IDENTITY
 from pi_daemon.protocol.graphs import OptimizerSpec
 from pi_daemon.protocol.limits import MAX_TENSOR_HEADER_BYTES
@@ -132,6 +133,18 @@ class Job:
         if hello.id not in self.worker_ids:
             self.worker_ids |= unique_names({hello.id: hello.name}, self.worker_ids.values())
         return self.worker_ids[hello.id]
+
+    def unreadable(self, error: OSError) -> StorageError:
+        """What ends the engine where the run's own files are gone; DamagedModelError if one is, and nothing
+        of the run has deleted it."""
+        mend = f"fedconsole resume {self.run_id}"
+        if isinstance(error, FileNotFoundError):
+            return DamagedModelError(
+                f"cannot go on: {error.filename} is gone; what is lost with it is trained again: {mend}"
+            )
+        return StorageError(
+            f"cannot go on: cannot read {error.filename}: {error.strerror}; when that is mended: {mend}"
+        )
 
     def torch_seed(self, command: SendRound) -> int:
         """Of torch's generator in a worker's round; the attempt does not count."""

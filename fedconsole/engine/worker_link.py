@@ -31,7 +31,7 @@ from fedconsole.engine.worker import (
     require_classes,
     require_suitable,
 )
-from fedconsole.errors import ExitCode, FedconsoleError, IdentityChangedError
+from fedconsole.errors import DamagedModelError, ExitCode, FedconsoleError, IdentityChangedError
 from fedconsole.link_failures import LINK_ERRORS, in_words
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.errors import ProtocolError
@@ -97,6 +97,8 @@ class WorkerLink:
                 except Refusal as refusal:
                     self._refuse(refusal, ExitCode.REFUSED)
                     return
+                except DamagedModelError:
+                    raise  # on this machine: it is no failure of the link
                 except (*LINK_ERRORS, LinkClosed) as error:
                     failure = self._worst(error)
                 if self._is_closing or _is_cancelled():

@@ -5,14 +5,19 @@ What the network says is a hint: it gives a known device a place to be tried at,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from fedconsole import paths
+from fedconsole.errors import StorageError
 from fedconsole.fleet.device import Device, Source, parse_address, reachable
 from fedconsole.trust import known_devices
 from fedconsole.trust.known_devices import KnownDevice
-from pi_daemon.discovery import registered_daemons
+from pi_daemon.discovery import damaged_entries, registered_daemons
+from pi_daemon.paths import UnsafePathError
 from pi_daemon.protocol.text import clean
+
+T = TypeVar("T")
 
 ANNOUNCED_ID = 16
 """Characters of a device id in an mDNS record."""
@@ -30,6 +35,7 @@ async def find(configured: Iterable[Device], seconds: float) -> list[Device]:
     Raises:
         OSError: `seconds` is above 0 and this machine has no multicast.
         RefusedError: the folder of the devices that it knows is open to others.
+        StorageError: this user has no private folder for the registry of this machine.
     """
     found = await candidates(configured, seconds)
     return merge(found, known_devices.load().all)
@@ -83,6 +89,14 @@ def damage() -> str:
     return "; ".join(map(str, known_devices.load().damaged.values()))
 
 
+def registry_damage() -> str:
+    """Which files of this machine's registry tell of no daemon, "" if none; raises StorageError as `find`."""
+    return "; ".join(
+        f"{path} is damaged: delete it, and restart the pi-daemon that is missing"
+        for path in _registry(damaged_entries)
+    )
+
+
 def _is_about(hint: Device, device: KnownDevice) -> bool:
     if hint.device_id is None:
         return hint.address in device.addresses
@@ -102,7 +116,6 @@ def _with_places(device: KnownDevice, hints: Sequence[Device]) -> Device:
 
 def _local() -> list[Device]:
     """Raises StorageError: this user has no private folder for the registry."""
-    paths.runtime_dir()
     return [
         Device(
             clean(daemon.worker_name, 64),
@@ -110,5 +123,13 @@ def _local() -> list[Device]:
             Source.LOCAL,
             daemon.device_id,
         )
-        for daemon in registered_daemons()
+        for daemon in _registry(registered_daemons)
     ]
+
+
+def _registry(read: Callable[[], list[T]]) -> list[T]:
+    paths.runtime_dir()
+    try:
+        return read()
+    except UnsafePathError as error:
+        raise StorageError(f"devices on this machine are not found: {error}") from error

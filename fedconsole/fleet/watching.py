@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from fedconsole.dialling import Link, console_hello, dial, exchange_hellos
 from fedconsole.errors import DamagedDeviceError, FedconsoleError, RefusedError, StorageError
 from fedconsole.fleet.device import Device, Source, parse_address
-from fedconsole.fleet.finding import copies, damage, find
+from fedconsole.fleet.finding import copies, damage, find, registry_damage
 from fedconsole.fleet.inventory import Hindrance, Inventory
 from fedconsole.link_failures import LINK_ERRORS, in_words
 from pi_daemon.protocol import messages as m
@@ -76,7 +76,7 @@ class Watcher:
                 self._show_all(await self._find())
                 self._tell(Hindrance.ONE_IDENTITY, copies())
                 self._tell(Hindrance.DAMAGED_DEVICE, damage())
-                self._inventory.hindrances.pop(Hindrance.NO_REGISTRY, None)
+                self._tell(Hindrance.NO_REGISTRY, registry_damage())
             except FedconsoleError as error:
                 self._inventory.hindered(Hindrance.NO_REGISTRY, error)
             finally:

@@ -171,14 +171,18 @@ def _write(folder: Path, device: KnownDevice) -> None:
 def _read(path: Path) -> KnownDevice | None:
     """None: it was forgotten this moment."""
     try:
+        paths.require_regular(path)
         device = msgspec.json.decode(path.read_bytes(), type=KnownDevice)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DamagedDeviceError(f"cannot read {path}: {error}") from error
+        raise DamagedDeviceError(
+            f"cannot read {path}: {error.strerror or error}; mend that, or delete it and pair that "
+            "device anew"
+        ) from error
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise _damaged(path) from error
-    if device.id != path.stem or len(device.id) != ID_LENGTH:
+    if device.id != path.stem or len(device.id) != ID_LENGTH or not device.addresses:
         raise _damaged(path)
     return device
 

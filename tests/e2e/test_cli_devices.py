@@ -14,7 +14,7 @@ from fedconsole.cli.main import carry_out
 from fedconsole.fleet import mdns
 from fedconsole.fleet.device import Source
 from fedconsole.fleet.local import local_daemons
-from pi_daemon.discovery import registered_daemons
+from pi_daemon.discovery import registered_daemons, registry_dir
 from tests.support.places import redirect
 
 Capture = pytest.CaptureFixture[str]
@@ -74,6 +74,20 @@ async def test_a_daemon_of_this_machine_is_forgotten_when_it_has_gone(capsys: Ca
     exit_code, _, err = await answer(capsys, "devices", "show", "alice")
     assert exit_code == 3
     assert "no device 'alice'; known: none" in err
+
+
+async def test_what_is_damaged_among_the_daemons_of_this_machine_is_named_and_hides_no_other(
+    capsys: Capture,
+) -> None:
+    async with local_daemons(1):
+        entry = registry_dir() / "x.json"
+        entry.write_text("{")
+        for command in (["devices", "list"], ["discover"]):
+            exit_code, out, err = await answer(capsys, *command, "-o", "name")
+            assert (exit_code, out.split(), err) == (
+                *(0, ["alice"]),
+                f"{entry} is damaged: delete it, and restart the pi-daemon that is missing\n",
+            )
 
 
 async def test_a_daemon_is_heard_on_mdns(place: Path) -> None:

@@ -24,7 +24,13 @@ from fedconsole.engine import launch
 from fedconsole.engine.control import ControlLink
 from fedconsole.engine.launch import new_run_id, start_engine, take_up_engine
 from fedconsole.engine.store import Line
-from fedconsole.errors import FedconsoleError, RefusedError, StorageError
+from fedconsole.errors import (
+    EngineCrashedError,
+    ExitCode,
+    FedconsoleError,
+    RefusedError,
+    StorageError,
+)
 from fedconsole.fleet.local import local_daemons
 from fedconsole.learning.capture import capture
 from fedconsole.learning.tasks.mnist import task as mnist
@@ -173,6 +179,33 @@ async def test_the_command_line_takes_a_run_up_and_shows_it_to_its_end() -> None
     assert (lines[-1]["type"], lines[-1]["outcome"]) == ("run.finished", "completed")
 
 
+async def test_all_runs_whose_engines_are_gone_are_taken_up_behind_one_that_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redirect(tmp_path, monkeypatch)
+    runs = ["20261122-aaaa", "20261122-bbbb"]
+    for run in runs:
+        await carry_until(run, digits_plan(), lambda line: line["type"] == "round.started")
+    spoilt = paths.runs_dir() / "20261121-spoilt"
+    spoilt.mkdir()
+    (spoilt / "run.db").write_bytes(b"no database" * 100)
+    exit_code, out, err = await resume("all")
+    assert (exit_code, out) == (3, "")
+    first, *said = err.splitlines()
+    assert first.startswith(f"run {spoilt.name}: cannot read the journal {spoilt / 'run.db'}: ")
+    assert said == [
+        *(f"run {run} is taken up; to join it: fedconsole attach {run}" for run in runs),
+        "fedconsole: 1 of 3 runs were not resumed",
+    ]
+    for run in runs:
+        # Each goes on in an engine of its own, which may have ended by now.
+        with suppress(EngineCrashedError):
+            async with asyncio.timeout(60), ControlLink.connect(run) as link:
+                async for _ in link.events():
+                    pass
+        assert outcome_of(run)[0] is history.RunState.COMPLETED
+
+
 def damage(model: Path) -> None:
     """Change the last byte in place, as a disk does: whatever else the file is called changes, too."""
     content = model.read_bytes()
@@ -222,6 +255,72 @@ async def test_a_run_of_which_no_model_is_whole_says_so_and_stays_as_it_was() ->
     assert list(history.lines(run)) == before
     checkpoint(run, last).write_bytes(content)
     assert await take_up(run) == 0
+
+
+async def stopped_when(run: str, plan: Plan, is_moment: Callable[[Line], bool], lost: Path) -> Line:
+    """Delete a file at the first line that is so; the last line that the engine says then."""
+    engine = start_engine(run, plan)
+    is_lost = False
+    try:
+        async with asyncio.timeout(60), ControlLink.connect(run) as link:
+            async for line in link.events():
+                if not is_lost and is_moment(line):
+                    lost.unlink()
+                    is_lost = True
+        assert await asyncio.to_thread(engine.wait) == ExitCode.STORAGE
+    finally:
+        engine.kill()
+        engine.wait()
+    return line
+
+
+@pytest.mark.parametrize(
+    "simulated", [0, pytest.param(3, marks=pytest.mark.slow)], ids=["devices", "simulated"]
+)
+async def test_an_open_round_whose_model_is_deleted_stops_the_run_with_the_reason_and_can_be_resumed(
+    simulated: int, five_rounds: Plan
+) -> None:
+    plan = replace(
+        five_rounds,
+        virtual=simulated,
+        workers=() if simulated else five_rounds.workers,
+        rounds=3,
+        federate_after_n_batches=200,
+    )
+    undisturbed = await carry(plan)
+    run = new_run_id()
+    is_moment = {"type": "worker.batches", "round": 3}.items()
+    model = checkpoint(run, 2)
+    last = await stopped_when(run, plan, lambda line: is_moment <= line.items(), model)
+    assert last["reason"] == (
+        f"cannot go on: {model} is gone; what is lost with it is trained again: fedconsole resume {run}"
+    )
+    assert outcome_of(run) == (history.RunState.CRASHED, None)
+    assert await take_up(run) == 0
+    assert outcome_of(run) == (history.RunState.COMPLETED, undisturbed.model_id)
+    assert updates_counted(run) == updates_counted(undisturbed.run_id)
+    assert check_run(paths.runs_dir() / run) == []
+
+
+@pytest.mark.slow
+async def test_an_update_that_is_deleted_before_it_is_averaged_stops_the_run_and_is_trained_again() -> (
+    None
+):
+    # More workers than trainers: somebody trains still when the first update is there.
+    plan = digits_plan(
+        virtual=2 * (os.cpu_count() or 1) + 1, rounds=1, federate_after_n_batches=200
+    )
+    undisturbed = await carry(plan)
+    run = new_run_id()
+    update = paths.runs_dir() / run / "updates" / "000001-alice-1.safetensors"
+
+    def is_moment(line: Line) -> bool:
+        return line["type"] == "worker.update" and line["worker"] == "alice"
+
+    last = await stopped_when(run, plan, is_moment, update)
+    assert last["reason"].startswith(f"cannot go on: {update} is gone; ")
+    assert await take_up(run) == 0
+    assert outcome_of(run) == (history.RunState.COMPLETED, undisturbed.model_id)
 
 
 async def test_an_engine_that_takes_a_run_up_may_read_for_longer_than_a_new_one_may_take(

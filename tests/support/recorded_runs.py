@@ -221,7 +221,7 @@ def carry(
         loop = asyncio.get_running_loop()
         store = RunStore(folder)
         tell_lost_end(store)
-        go_back_to_whole_model(store)
+        left = go_back_to_whole_model(store)
         if recording is not None:
             store.on_change = lambda: recording.mark(committed(store))
         job = Job(
@@ -233,7 +233,7 @@ def carry(
             names=loop.create_future(),
         )
         try:
-            exit_code = await Session(job).run()
+            exit_code = await Session(job, left).run()
         finally:
             events, lines = list(store.events()), store.lines(1, 1_000_000)
             store.close()

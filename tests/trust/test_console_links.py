@@ -276,6 +276,26 @@ async def test_another_paired_device_at_the_old_address_is_no_alarm(place: Path)
             assert (greeting.device.address, greeting.hello.id) == (place_now, alice.id)
 
 
+async def test_a_device_that_has_moved_is_told_where_it_is(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = place / "e"
+    elsewhere.mkdir(mode=0o700)
+    # So that this machine's registry does not say where it is.
+    under = ("env", f"XDG_RUNTIME_DIR={elsewhere}")
+    async with daemon(place, *LOOPBACK, "--pair", under=under) as running:
+        alice = await pairing.pair(parse_join(running.join))
+        [now] = alice.addresses
+        known_devices.met(alice.id, "127.0.0.1:1")
+        assert await asyncio.to_thread(carry_out, ["discover", "-o", "csv"]) == 0
+        head, row = capsys.readouterr().out.splitlines()
+        assert head == "name,address,trust,device_id,source,others"
+        assert row == f"alice,127.0.0.1:1,paired,{alice.id},paired,{now}"
+        assert await asyncio.to_thread(carry_out, ["devices", "ping", "alice"]) == 0
+        pings = capsys.readouterr().out.splitlines()
+        assert {line.rpartition(": ")[0] for line in pings} == {f"alice at {now}"}
+
+
 async def test_a_known_device_announced_at_an_attackers_address_is_found_where_it_is(
     place: Path,
 ) -> None:

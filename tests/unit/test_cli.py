@@ -5,6 +5,8 @@ import csv
 import io
 import json
 import resource
+import subprocess
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,7 @@ def test_the_version_is_data(arguments: list[str], capsys: Capture) -> None:
         (["runs", "show"], 2, "there are no runs"),
         (["runs", "export"], 2, "export what? give one of"),
         (["abort", "all"], 2, "no run to abort; none is running"),
+        (["resume", "all"], 2, "no run to resume; none is running, and no engine is gone"),
         (["quorum", "all", "fewer"], 2, "no run to go on with fewer; none is running"),
         (["quorum", "all", "perhaps"], 2, "Invalid value for 'answer'"),
         (["devices", "show", "kitchen"], 3, "no device 'kitchen'; known: none"),
@@ -297,6 +300,17 @@ async def test_what_is_asked_of_all_runs_reaches_those_behind_one_that_refuses(
         "run 20261123-bbbb was asked to pause",
         "fedconsole: 1 of 2 runs were not asked to pause",
     ]
+
+
+def test_a_limit_on_open_files_that_is_too_low_is_told_with_its_mend() -> None:
+    command = (
+        f"ulimit -n 10; exec {sys.executable} -m fedconsole.cli.entry run --virtual 1 --headless"
+    )
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "fedconsole: too many open files: a process may have 10 here; allow more: ulimit -n 1024\n",
+    )
 
 
 def test_tables_align_by_cells_not_characters(capsys: Capture) -> None:

@@ -11,6 +11,7 @@ from fedconsole.coordinator.events import Event, UpdateDelivered, UpdateRejected
 from fedconsole.engine.delivery import deliver
 from fedconsole.engine.store import Row
 from fedconsole.engine.worker import Job, ModelOnDisk
+from fedconsole.errors import DamagedModelError
 from fedconsole.learning.model_files import spec_of, write_model
 from pi_daemon.protocol import messages as m
 from pi_daemon.protocol.errors import TransferError
@@ -88,6 +89,17 @@ async def test_an_update_whose_round_has_closed_meanwhile_is_late(job: Job) -> N
     reports = Reports()
     await deliver(job, reports, "alice", update, path)
     assert reports.events == [UpdateRejected("alice", 1, 1, "too late: round 1 is closed")]
+
+
+async def test_a_model_that_is_gone_is_no_fault_of_its_update(job: Job, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    job.models["0" * 64] = ModelOnDisk(model, "0" * 64, "0" * 64, 0)
+    path = job.store.new_update_path(1, "alice")
+    sha256 = write_model(path, RETURNED, lambda name: [X]).sha256
+    reports = Reports()
+    with pytest.raises(DamagedModelError, match=f"^cannot go on: {model} is gone; .* resume r1$"):
+        await deliver(job, reports, "alice", announced(path, sha256), path)
+    assert reports.events == []
 
 
 async def test_an_update_that_was_written_here_needs_no_hash(job: Job) -> None:

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from fedconsole.coordinator import machine
+from fedconsole.coordinator.events import Event
 from fedconsole.coordinator.plan import Plan
+from fedconsole.coordinator.state import RunState
 from fedconsole.engine.going_back import go_back_to_whole_model, tell_lost_end
 from fedconsole.engine.store import Row, RunStore
 from fedconsole.errors import StorageError
@@ -104,6 +107,14 @@ def types(store: RunStore) -> list[str]:
     return [line["type"] for line in store.lines(1, 100)]
 
 
+def state_of(store: RunStore) -> RunState:
+    return machine.replay(msgspec.json.decode(event, type=Event) for event in store.events())
+
+
+def test_a_run_whose_model_is_whole_stays_where_its_journal_says(one_round: RunStore) -> None:
+    assert go_back_to_whole_model(one_round) == state_of(one_round)
+
+
 @pytest.mark.parametrize("is_gone", [True, False])
 def test_a_round_whose_model_is_gone_or_damaged_is_taken_back(
     one_round: RunStore, is_gone: bool
@@ -113,7 +124,9 @@ def test_a_round_whose_model_is_gone_or_damaged_is_taken_back(
         model.unlink()
     else:
         model.write_bytes(model.read_bytes()[:-1])
-    go_back_to_whole_model(one_round)
+    state = go_back_to_whole_model(one_round)
+    assert state == state_of(one_round)
+    assert state.num_rounds == 0
     assert types(one_round) == ["run.created", "round.started", "warning"]
     assert not one_round.model_path.exists()
 
@@ -134,7 +147,20 @@ def test_a_round_whose_model_cannot_be_read_now_is_not_taken_back(one_round: Run
     model = one_round.checkpoint_path(1)
     model.unlink()
     model.symlink_to(model.name)
-    with pytest.raises(StorageError, match=rf"^cannot read {model}: Too many levels of symbolic"):
+    with pytest.raises(
+        StorageError,
+        match=rf"^cannot read {model}: Too many levels of symbolic links; mend that, or delete the file: "
+        "round 1 is trained again then$",
+    ):
         go_back_to_whole_model(one_round)
     assert ([*one_round.events()], one_round.lines(1, 100)) == before
     assert one_round.model_path.exists()
+
+
+def test_the_only_model_that_may_be_whole_is_not_to_be_deleted(one_round: RunStore) -> None:
+    one_round.checkpoint_path(1).unlink()
+    model = one_round.checkpoint_path(0)
+    model.unlink()
+    model.symlink_to(model.name)
+    with pytest.raises(StorageError, match=r"links; mend that, and resume the run again$"):
+        go_back_to_whole_model(one_round)

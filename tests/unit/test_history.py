@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import pytest
 
 from fedconsole import history, paths, run_names
 from fedconsole.engine.control import socket_path
-from fedconsole.engine.store import Line
+from fedconsole.engine.store import Line, Row, RunStore
 from fedconsole.errors import RefusedError, StorageError, UsageError
 from fedconsole.history import RoundSummary, RunState, RunSummary
 from tests.support.places import redirect, write_journal
@@ -271,6 +272,23 @@ def test_a_broken_journal_is_named() -> None:
     (history.folder_of("20261122-aaaa") / "run.db").write_bytes(b"not a database" * 100)
     with pytest.raises(StorageError, match=r"cannot read the journal .*run\.db"):
         history.summarize("20261122-aaaa")
+
+
+def test_a_look_at_an_empty_journal_leaves_the_log_beside_it_as_it_is() -> None:
+    store = RunStore(paths.runs_dir() / "20261122-aaaa")
+    store.commit(Row("run.created", CREATED))
+    folder = Path(shutil.copytree(store.folder, paths.runs_dir() / "20261122-bbbb"))
+    store.close()
+    (folder / "run.db").write_bytes(b"")
+    before = {path: path.read_bytes() for path in folder.glob("run.db*")}
+    assert before[folder / "run.db-wal"] != b""
+    with pytest.raises(
+        StorageError,
+        match=rf"^cannot read the journal {folder / 'run.db'}: it is empty, but its run\.db-wal is not: "
+        "bring it back from a copy$",
+    ):
+        history.summarize(folder.name)
+    assert {path: path.read_bytes() for path in folder.glob("run.db*")} == before
 
 
 def test_a_journal_without_its_table_is_none_yet() -> None:

@@ -5,10 +5,16 @@ import socket
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pi_daemon.device.actions import Fence
-from pi_daemon.discovery import RegisteredDaemon, registered, registered_daemons
+from pi_daemon.discovery import (
+    RegisteredDaemon,
+    damaged_entries,
+    registered,
+    registered_daemons,
+)
 from pi_daemon.identity import IdentityError, open_identity
 from pi_daemon.paths import UnsafePathError, default_state_dir, make_private, runtime_dir
 
@@ -131,9 +137,24 @@ def free_port() -> int:
         return port
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.usefixtures("_own_runtime_dir")
-def test_a_damaged_entry_hides_no_other() -> None:
+@pytest.mark.parametrize(
+    "damage", [b"{", ("127.0.0.1", 65_536), ("127.0.0.1", 0), ("a b", 1), ("", 1), None]
+)
+def test_a_damaged_entry_hides_no_other_and_is_named(
+    damage: bytes | tuple[str, int] | None,
+) -> None:
     alice = RegisteredDaemon("A" * 52, "alice", "127.0.0.1", 1, os.getpid())
     with registered(alice):
-        (runtime_dir() / "daemons" / "x.json").write_bytes(b"{")
+        entry = runtime_dir() / "daemons" / "x.json"
+        match damage:
+            case None:
+                os.mkfifo(entry)
+            case bytes():
+                entry.write_bytes(damage)
+            case address, port:
+                daemon = RegisteredDaemon("B" * 52, "bob", address, port, os.getpid())
+                entry.write_bytes(msgspec.json.encode(daemon))
         assert registered_daemons() == [alice]
+        assert damaged_entries() == [entry]

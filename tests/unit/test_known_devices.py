@@ -9,7 +9,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from fedconsole import paths
 from fedconsole.errors import DamagedDeviceError, RefusedError, StorageError
@@ -157,6 +159,26 @@ def test_a_damaged_file_is_named_with_what_to_do_and_the_others_are_known(damage
         found.require_whole(ALICE[:16])
     known_devices.remember(known())
     assert known_devices.load().damaged == {}
+
+
+def test_a_device_without_an_address_is_damaged() -> None:
+    known_devices.remember(known())
+    path = paths.known_devices_dir() / f"{ALICE}.json"
+    path.write_bytes(msgspec.json.encode(replace(known(), addresses=())))
+    assert str(known_devices.load().damaged[ALICE]).startswith(f"{path} is damaged: delete it")
+
+
+@pytest.mark.timeout(60)
+def test_a_fifo_in_the_place_of_a_device_is_told() -> None:
+    known_devices.remember(known())
+    path = paths.known_devices_dir() / f"{BOB}.json"
+    os.mkfifo(path)
+    found = known_devices.load()
+    assert [device.id for device in found.all] == [ALICE]
+    assert str(found.damaged[BOB]) == (
+        f"cannot read {path}: {path.name} is no regular file; mend that, or delete it and pair that "
+        "device anew"
+    )
 
 
 def test_a_file_under_the_name_of_another_device_is_damaged() -> None:

@@ -16,7 +16,7 @@ from fedconsole.tui.screens.new_run import NewRunScreen
 from fedconsole.tui.widgets.line_table import LineTable
 from tests.support.desk import PreparedDesk
 from tests.support.histories import focused_label, lines_of, press, text_of, told
-from tests.tui.driving import add_device, card, console, hello, shows, telemetry, until
+from tests.tui.driving import add_device, card, console, hello, palette_of, shows, telemetry, until
 
 KITCHEN, ATTIC, SHED = "10.0.0.1:10002", "10.0.0.2:10002", "10.0.0.3:10002"
 WIDE = (170, 40)
@@ -405,8 +405,8 @@ async def test_what_is_not_paired_cannot_be_forgotten(desk: PreparedDesk) -> Non
     async with console(desk) as pilot:
         await press(pilot, "delete")
         assert isinstance(pilot.app.screen, FleetScreen)
-        titles = {c.title for c in pilot.app.get_system_commands(pilot.app.screen)}
-        assert "Forget (not possible now: it is not paired)" in titles
+        reasons = {command.title: command.why for command in palette_of(pilot)}
+        assert reasons["Forget"] == "not possible now: it is not paired"
 
 
 async def test_a_row_goes_when_its_device_is_paired_or_forgotten_elsewhere(

@@ -20,7 +20,7 @@ from fedconsole.tui.opening import Opening
 from fedconsole.tui.screens.run_page import RunPage
 from tests.support.desk import PreparedDesk
 from tests.support.histories import JOURNAL, a_run, lines_of, press, settle, text_of, told
-from tests.tui.driving import BUSY, RUN, add_device, console, going, shows, type_in
+from tests.tui.driving import BUSY, RUN, add_device, console, going, palette_of, shows, type_in
 
 LIVE = Opening("live", RUN)
 
@@ -198,6 +198,6 @@ async def test_a_run_page_changes_its_language_with_its_headings() -> None:
 
 async def choose(pilot: Pilot[None], title: str) -> None:
     """As the palette does."""
-    (entry,) = (e for e in pilot.app.get_system_commands(pilot.app.screen) if e.title == title)
+    (entry,) = (e for e in palette_of(pilot) if e.title == title)
     entry.callback()
     await settle(pilot)

@@ -85,6 +85,8 @@ def advance(progress: RunProgress, line: Line) -> RunProgress:
     match line["type"]:
         case "run.created":
             return replace(progress, run=line["run"], num_rounds=line["plan"].get("rounds"))
+        case "run.stopping":
+            return replace(progress, num_rounds=line["round"])
         case "round.started":
             workers = dict(progress.workers) | {name: WorkerProgress() for name in line["cohort"]}
             return replace(progress, round_number=line["round"], workers=workers)

@@ -28,6 +28,7 @@ from tests.tui.driving import (
     console,
     going,
     offered,
+    palette_of,
     shows,
     until,
 )
@@ -191,7 +192,24 @@ async def test_a_run_that_will_stop_after_its_round_says_so() -> None:
     desk = going(BUSY)
     async with console(desk, LIVE) as pilot:
         desk.tell(RUN, after(BUSY, "run.stopping", round=7))
-        await shows(pilot, "TRAINING, stops after this round")
+        await shows(pilot, "TRAINING, stops after this round", "round 7/7")
+        assert "stop" not in offered(pilot)
+        reasons = {command.title: command.why for command in palette_of(pilot)}
+        words = "not possible now: it stops after this round already"
+        assert reasons["Stop after this round"] == words
+        await press(pilot, "a")
+        labels = [str(button.label) for button in pilot.app.screen.query(Button)]
+        assert labels == ["Abort now", "Cancel"]
+
+
+async def test_the_question_whether_to_stop_closes_when_another_console_has_asked() -> None:
+    desk = going(BUSY)
+    async with console(desk, LIVE) as pilot:
+        await press(pilot, "o")
+        assert isinstance(pilot.app.screen, Choice)
+        desk.tell(RUN, after(BUSY, "run.stopping", round=7))
+        await until(pilot, lambda: isinstance(pilot.app.screen, LiveScreen))
+        assert desk.requests == []
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,17 @@ from fedconsole.tui.opening import Opening
 from fedconsole.tui.screens.run_page import RunPage
 from tests.support.desk import PreparedDesk
 from tests.support.histories import JOURNAL, a_run, lines_of, press, settle, text_of, told
-from tests.tui.driving import BUSY, RUN, add_device, console, going, palette_of, shows, type_in, until
+from tests.tui.driving import (
+    BUSY,
+    RUN,
+    add_device,
+    console,
+    going,
+    palette_of,
+    shows,
+    type_in,
+    until,
+)
 
 LIVE = Opening("live", RUN)
 

@@ -59,6 +59,10 @@ def play(*lines: dict[str, Any]) -> RunProgress:
     return progress
 
 
+def test_a_run_that_stops_counts_up_to_its_open_round() -> None:
+    assert play(CREATED, STARTED, line("run.stopping", round=1)).num_rounds == 1
+
+
 def test_progress_follows_rounds_workers_and_evaluations() -> None:
     update = line("worker.update", worker="bob", round=1, num_examples=9, loss=0.5, seconds=1.0)
     assert play(CREATED, STARTED, BATCHES, update, FINISHED, TEST) == RunProgress(

@@ -290,6 +290,8 @@ class LiveScreen(Steering, TakingUp):
             return _("its engine is gone")
         if self.model.is_finished:
             return _("the run has ended")
+        if action == "stop" and self.model.is_stopping:
+            return _("it stops after this round already")
         return _("the run is {phase}", phase=_(self.model.phase_word))
 
     # The rest of the keys

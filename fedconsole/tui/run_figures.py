@@ -147,7 +147,7 @@ class RunFigures:
         return min(1.0, done / total)
 
     def eta_s(self, now: datetime) -> tuple[float, float] | None:
-        """Seconds to the end and their spread; None before one round is done, and while the run waits."""
+        """Seconds to the end and their spread, 0 after one round; None before one round is done, and while the run waits."""
         total = self.num_rounds
         stands_still = (
             self.phase is RunPhase.WAITING or bool(self.stalled) or self.taken_up_at is not None

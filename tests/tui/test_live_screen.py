@@ -59,6 +59,18 @@ async def test_the_lines_of_a_run_appear_as_headline_workers_and_log() -> None:
         assert "delivered round 7" in text_of(pilot)
 
 
+@pytest.mark.parametrize(("round_number", "has_spread"), [(1, False), (2, True)])
+async def test_the_spread_of_the_eta_is_shown_once_it_is_known(
+    round_number: int, has_spread: bool
+) -> None:
+    lines = upto(PAUSED, "round.finished", round=round_number)
+    # Rounds of equal length have none either.
+    lines[-1] = {**lines[-1], "seconds": 10.0 * round_number}
+    async with console(going(lines), LIVE) as pilot:
+        first = lines_of(pilot)[1]
+        assert ("ETA 0" in first, "(±" in first) == (True, has_spread)
+
+
 async def test_what_the_engine_writes_later_appears_too() -> None:
     desk = going(BUSY)
     async with console(desk, LIVE) as pilot:
@@ -422,6 +434,16 @@ async def test_a_replay_is_held_and_goes_faster_and_slower() -> None:
         assert "REPLAY 5x held" in text_of(pilot)
         await press(pilot, "p")
         assert lines_of(pilot)[1].endswith("REPLAY 5x")
+
+
+async def test_a_replay_that_is_over_can_no_longer_be_held() -> None:
+    desk = going([PAUSED[0], {**PAUSED[-1], "time": PAUSED[0]["time"]}])
+    desk.running.clear()
+    async with console(desk, Opening("live", replay=(RUN, 10.0))) as pilot:
+        await shows(pilot, "COMPLETED")
+        await until(pilot, lambda: not {"replay_pause", "slower", "faster"} & offered(pilot).keys())
+        await press(pilot, "p", "greater_than_sign")
+        assert lines_of(pilot)[1].endswith("REPLAY 10x")
 
 
 async def test_a_replay_can_be_asked_for_nothing() -> None:

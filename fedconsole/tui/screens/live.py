@@ -278,7 +278,7 @@ class LiveScreen(Steering, TakingUp):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("replay_pause", "slower", "faster"):
-            return self._replay is not None
+            return self._replay is not None and not self._replay.is_over
         if action == "take_up":
             return self._replay is None and self.model.has_crashed
         if action in REQUESTS and self._replay is not None:

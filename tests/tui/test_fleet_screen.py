@@ -50,11 +50,11 @@ async def test_every_device_has_a_row_with_all_that_it_told(desk: PreparedDesk) 
     async with console(desk, "fleet", (290, 20)) as pilot:
         rows = [" ".join(line.split("│")[0].split()) for line in lines_of(pilot)[3:6]]
     assert rows == [
-        f"● online attic idle 82 HOT! UV! thr no dataset 0.5 1.0G/4.0G - 0s {ATTIC}"
+        f"□ ● online attic idle 82 HOT! UV! thr no dataset 0.5 1.0G/4.0G - 0s {ATTIC}"
         " - 20.0G aarch64 4… LBMO5HN pi-daemon 0.1.0",
-        f"● online kitchen idle 48 - digits 479 ▁█ 0.5 1.0G/4.0G 4 ms 0s {KITCHEN}"
+        f"□ ● online kitchen idle 48 - digits 479 ▁█ 0.5 1.0G/4.0G 4 ms 0s {KITCHEN}"
         " - 20.0G aarch64 4… LBMO5HN pi-daemon 0.1.0",
-        f"◇ new shed - - - - - - - - {SHED} - - - - -",
+        f"□ ◇ new shed - - - - - - - - {SHED} - - - - -",
     ]
 
 
@@ -90,7 +90,7 @@ async def test_presence_counts_up_by_the_clock(desk: PreparedDesk) -> None:
             desk.time_s = 1_000.0 + seconds
             await press(pilot)
             row = next(line for line in lines_of(pilot) if " kitchen " in line)
-            seen[seconds] = row.split(" kitchen ")[0].strip()
+            seen[seconds] = row.split(" kitchen ")[0].removeprefix("□").strip()
         assert "○ 2 offline  ◇ 1 new" in lines_of(pilot)[1]
     assert seen == {
         0: "● online",
@@ -243,7 +243,7 @@ async def test_space_marks_one_device_and_asterisk_all(desk: PreparedDesk) -> No
         assert table_of(pilot).marked == {ATTIC}
         assert table_of(pilot).current == KITCHEN
         assert "1 marked" in text_of(pilot)
-        assert [line[0] for line in lines_of(pilot)[3:6]] == ["■", " ", " "]
+        assert [line[0] for line in lines_of(pilot)[3:6]] == ["■", "□", "□"]
         await press(pilot, "asterisk")
         assert table_of(pilot).marked == {KITCHEN, ATTIC, SHED}
         await press(pilot, "asterisk")
@@ -251,9 +251,10 @@ async def test_space_marks_one_device_and_asterisk_all(desk: PreparedDesk) -> No
         assert "marked" not in text_of(pilot)
 
 
-async def test_a_click_on_the_first_column_marks(desk: PreparedDesk) -> None:
+@pytest.mark.parametrize("x", [0, 1])
+async def test_a_click_on_the_box_or_beside_it_marks(desk: PreparedDesk, x: int) -> None:
     async with console(desk) as pilot:
-        await pilot.click(offset=(0, 4))
+        await pilot.click(offset=(x, 4))
         await press(pilot)
         assert table_of(pilot).marked == {KITCHEN}
 

@@ -6,7 +6,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from fedconsole.errors import IdentityChangedError, NotPairedError
+from fedconsole.errors import DeviceFullError, IdentityChangedError, NotPairedError
 from fedconsole.fleet.device import Device, Source
 from fedconsole.fleet.inventory import Hindrance
 from fedconsole.tui.dialogs.help import HelpDialog
@@ -356,6 +356,20 @@ async def test_a_device_that_is_not_paired_is_shown_as_such(desk: PreparedDesk) 
     async with console(desk) as pilot:
         assert "· not paired  shed" in text_of(pilot)
         assert "· 1 not paired" in lines_of(pilot)[1]
+
+
+async def test_a_device_that_has_no_link_left_for_this_console_says_so(
+    desk: PreparedDesk,
+) -> None:
+    why = "8 consoles are connected already"
+    desk.inventory.lost(SHED, why, DeviceFullError(why))
+    async with console(desk, size=(160, 40)) as pilot:
+        assert "◆ links full  shed" in text_of(pilot)
+        assert "◆ 1 links full" in lines_of(pilot)[1]
+        await press(pilot, "end", "enter")
+        await shows(pilot, why)
+        desk.inventory.linked(SHED, hello("shed"), desk.time_s)
+        await shows(pilot, "● online      shed")
 
 
 async def test_a_device_is_paired_by_the_line_that_is_pasted_which_is_shown_nowhere(

@@ -36,6 +36,7 @@ _WORDS: Final = {
     "IDENTITY CHANGED": Role.BAD,
     "aborted": Role.WARNING,
     "not paired": Role.WARNING,
+    "links full": Role.WARNING,
     "offline": Role.WARNING,
     "stalled": Role.WARNING,
     "completed": Role.GOOD,

@@ -271,6 +271,7 @@ async def exchange_hellos(link: Link, ours: Hello) -> Hello:
 
     Raises:
         NotPairedError: it does not admit this console, or not in that role.
+        DeviceFullError: it serves as many consoles as it can.
         WrongDeviceError: it gives itself another id than its key's.
         NoCommonVersionError: it speaks other versions of the protocol.
         ProtocolError: it is no device.

@@ -6,6 +6,7 @@ FedconsoleError           carries its exit code; the command line prints the mes
 │   └── DamagedDeviceError     what is kept of one paired device cannot be used
 ├── NotPairedError        a device is not known here, or does not know this console
 │   └── IdentityChangedError   a known device's address answers with another key
+├── DeviceFullError       a device serves as many consoles as it can
 ├── NoQuorumError         too few workers to start
 ├── StorageError          the run's folder cannot be written or read
 │   └── DamagedModelError      a model's file is gone, or does not hold what the journal says
@@ -76,6 +77,10 @@ class IdentityChangedError(NotPairedError):
         )
         self.known_id = known_id
         self.found_id = found_id
+
+
+class DeviceFullError(FedconsoleError):
+    """It may be reached when another console has left it."""
 
 
 class NoQuorumError(FedconsoleError):

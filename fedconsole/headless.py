@@ -5,12 +5,13 @@ A screen is given the run's lines (docs/operating.md, "JSON lines") and never as
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -85,6 +86,8 @@ def advance(progress: RunProgress, line: Line) -> RunProgress:
     match line["type"]:
         case "run.created":
             return replace(progress, run=line["run"], num_rounds=line["plan"].get("rounds"))
+        case "run.stopping":
+            return replace(progress, num_rounds=line["round"])
         case "round.started":
             workers = dict(progress.workers) | {name: WorkerProgress() for name in line["cohort"]}
             return replace(progress, round_number=line["round"], workers=workers)
@@ -195,13 +198,13 @@ class Screen(Protocol):
     def close(self) -> None: ...
 
 
-_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+_NO_ASCII: Final = re.compile("[^ -~]")
 
 
 def json_line(line: Line) -> str:
-    """One line of JSON; what could move a cursor or reorder text is escaped."""
+    """One line of JSON; what is not seen, and could move a cursor or reorder text, is escaped."""
     text = msgspec.json.encode(line).decode()
-    return _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return _NO_ASCII.sub(lambda m: m[0] if m[0].isprintable() else json.dumps(m[0])[1:-1], text)
 
 
 class JsonScreen:

@@ -11,9 +11,9 @@ from typing import Final
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidURI
 from websockets.frames import Close, CloseCode
 
-from fedconsole.errors import FedconsoleError, NotPairedError
+from fedconsole.errors import DeviceFullError, FedconsoleError, NotPairedError
 from pi_daemon.protocol.errors import FrameError, ProtocolError
-from pi_daemon.protocol.limits import CLOSE_NOT_ADMITTED, CLOSE_NOT_PAIRED
+from pi_daemon.protocol.limits import CLOSE_NOT_ADMITTED, CLOSE_NOT_PAIRED, CLOSE_TOO_MANY_LINKS
 from pi_daemon.protocol.text import clean
 
 HOW_TO_PAIR: Final = (
@@ -75,13 +75,15 @@ def why_not_opened(error: OSError | InvalidMessage) -> Exception:
 
 
 def why_closed(error: ConnectionClosed) -> Exception:
-    """NotPairedError if a device has closed the link for that reason, else the error itself."""
+    """NotPairedError or DeviceFullError if a device has closed the link for that reason, else the error."""
     match error:
         case ConnectionClosed(rcvd=Close(code=code, reason=reason)) if code in (
             CLOSE_NOT_PAIRED,
             CLOSE_NOT_ADMITTED,
         ):
             return _not_admitted(reason)
+        case ConnectionClosed(rcvd=Close(code=code, reason=reason)) if code == CLOSE_TOO_MANY_LINKS:
+            return DeviceFullError(clean(reason) or "it serves as many consoles as it can")
         case ConnectionClosed(__cause__=ssl.SSLError() as cause) if _is_refused_key(cause):
             return _not_admitted("")
         case _:

@@ -282,7 +282,7 @@ def _row(greeting: Greeting) -> dict[str, Any]:
         "address": device.address,
         "trust": _trust(device, greeting),
         "id": _said(hello.id) if hello else device.device_id,
-        "state": (status.state.value if status else "online") if hello else "offline",
+        "state": _state(greeting),
         "reason": greeting.reason or None,
         "run": _said(status.run) if status else None,
         "holder": _said(status.holder) if status else None,
@@ -296,6 +296,12 @@ def _row(greeting: Greeting) -> dict[str, Any]:
         "ping_ms": None if greeting.ping_s is None else round(1000 * greeting.ping_s, 1),
         "cards": cards,
     }
+
+
+def _state(greeting: Greeting) -> str:
+    if (hello := greeting.hello) is not None:
+        return hello.status.state.value if hello.status else "online"
+    return "links full" if greeting.is_full else "offline"
 
 
 def _card(card: DatasetCard) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def advance(state: RunState, event: events.Event) -> Step:
         IllegalRequest: the operator asks for what the phase does not allow.
     """
     if isinstance(event, events.RequestEvent):
-        require_allowed(request_of(event), state.phase)
+        require_allowed(request_of(event), state.phase, is_stopping=state.is_stopping)
     if state.phase.is_finished:
         return state, ()
     turn = Turn(state)

@@ -120,18 +120,19 @@ MOVES: tuple[Move, ...] = (
 )
 
 
-def allowed_requests(phase: RunPhase) -> frozenset[Request]:
-    return frozenset(
-        move.why for move in MOVES if move.source is phase and isinstance(move.why, Request)
-    )
+def allowed_requests(phase: RunPhase, *, is_stopping: bool) -> frozenset[Request]:
+    """`is_stopping`: it was asked to stop, which nothing but an abort takes back."""
+    asked = {move.why for move in MOVES if move.source is phase and isinstance(move.why, Request)}
+    return frozenset(asked - {Request.STOP} if is_stopping else asked)
 
 
-def require_allowed(request: Request, phase: RunPhase) -> None:
+def require_allowed(request: Request, phase: RunPhase, *, is_stopping: bool) -> None:
     """Raises IllegalRequest with a sentence for the operator."""
-    allowed = allowed_requests(phase)
+    allowed = allowed_requests(phase, is_stopping=is_stopping)
     if request not in allowed:
         instead = f"possible now: {', '.join(sorted(allowed))}" if allowed else "it has ended"
-        raise IllegalRequest(f"cannot {request.in_words}: the run is {phase}; {instead}")
+        stops = " and stops after this round" if is_stopping and not phase.is_finished else ""
+        raise IllegalRequest(f"cannot {request.in_words}: the run is {phase}{stops}; {instead}")
 
 
 def is_move(source: RunPhase, target: RunPhase) -> bool:

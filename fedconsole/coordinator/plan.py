@@ -15,6 +15,7 @@ from fedconsole.errors import UsageError
 DEFAULT_EPOCHS = 2
 DEFAULT_FEDERATE_AFTER_N_BATCHES = 50
 MAX_VIRTUAL = 10_000
+NO_WORKERS = "there are no workers: name devices by their addresses or ask for virtual ones"
 MAX_COUNT = 10**9
 """Of rounds, epochs, batches, or a batch's examples. Whoever gives more has mistyped."""
 MAX_SECONDS = 10**9
@@ -162,7 +163,7 @@ def _worker_problems(plan: Plan) -> Iterator[str]:
     if not 0 <= plan.virtual <= MAX_VIRTUAL:
         yield f"virtual is {plan.virtual}: expected 0 to {MAX_VIRTUAL} virtual workers"
     elif plan.num_workers == 0:
-        yield "there are no workers: name devices by their addresses or ask for virtual ones"
+        yield NO_WORKERS
     if twice := sorted({address for address in plan.workers if plan.workers.count(address) > 1}):
         yield f"workers named twice: {', '.join(twice)}; name each once"
     if plan.cohort_size is not None and not 1 <= plan.cohort_size <= max(1, plan.num_workers):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fedconsole.errors import IdentityChangedError, NotPairedError
+from fedconsole.errors import DeviceFullError, IdentityChangedError, NotPairedError
 from fedconsole.fleet.device import ONE_IDENTITY, Device
 from pi_daemon.protocol.text import clean
 
@@ -33,6 +33,8 @@ class Presence(StrEnum):
     CHANGED = "KEY CHANGED"
     """Another key than the known one answers where it was."""
     UNPAIRED = "not paired"
+    FULL = "links full"
+    """It serves as many consoles as it can, without this one."""
     NEW = "new"
     """Found, but it has never answered."""
     ONLINE = "online"
@@ -88,6 +90,8 @@ class DeviceRecord:
     """Why it cannot be reached, if so."""
     is_refused: bool = False
     """It is not paired, or does not admit this console any more."""
+    is_full: bool = False
+    """It serves as many consoles as it can."""
     impostor: IdentityChangedError | None = None
     """Who answered in its place, until it has proved itself again."""
     history: deque[Health] = field(
@@ -154,7 +158,8 @@ class Inventory:
         record = self.records[key]
         record.is_linked = True
         record.place = place or record.place
-        record.is_refused, record.impostor = False, None
+        record.is_refused = record.is_full = False
+        record.impostor = None
         record.hello = hello
         record.name = clean(hello.name, 64) or record.name
         record.status = hello.status
@@ -167,6 +172,7 @@ class Inventory:
         record = self.records[key]
         record.is_linked = False
         record.is_refused = isinstance(error, NotPairedError)
+        record.is_full = isinstance(error, DeviceFullError)
         if isinstance(error, IdentityChangedError):
             record.impostor = error
         record.reason = clean(str(record.impostor or reason))
@@ -217,6 +223,8 @@ def presence(record: DeviceRecord, now: float) -> Presence:
         return Presence.CHANGED
     if record.is_refused:
         return Presence.UNPAIRED
+    if record.is_full:
+        return Presence.FULL
     if record.heard_at is None:
         return Presence.NEW
     silence_s = now - record.heard_at

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from fedconsole.dialling import console_hello, dial, exchange_hellos
 from fedconsole.errors import (
     DamagedDeviceError,
+    DeviceFullError,
     IdentityChangedError,
     NotPairedError,
     RefusedError,
@@ -35,6 +36,8 @@ class Greeting:
     reason: str = ""
     failure: NotPairedError | None = None
     """If that was why."""
+    is_full: bool = False
+    """It serves as many consoles as it can, which was why."""
     is_proven: bool = False
     """By its key; on a plain link of this machine it is not."""
 
@@ -78,7 +81,7 @@ def _rank(greeting: Greeting) -> int:
 
 
 async def _greet_in_time(device: Device, timeout_s: float) -> Greeting:
-    failure = None
+    failure, is_full = None, False
     try:
         async with asyncio.timeout(timeout_s):
             return await _greet(device)
@@ -86,13 +89,15 @@ async def _greet_in_time(device: Device, timeout_s: float) -> Greeting:
         reason = f"no answer within {timeout_s:g} s; is it on, and in this network?"
     except NotPairedError as error:
         reason, failure = str(error), error
+    except DeviceFullError as error:
+        reason, is_full = str(error), True
     except DamagedDeviceError as error:
         reason = str(error)
     except (RefusedError, StorageError):
         raise
     except LINK_ERRORS as error:
         reason = in_words(error)
-    return Greeting(device, None, reason=clean(reason), failure=failure)
+    return Greeting(device, None, reason=clean(reason), failure=failure, is_full=is_full)
 
 
 async def _greet(device: Device) -> Greeting:

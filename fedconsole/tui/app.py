@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from textual.app import ScreenStackError, SystemCommand
+from textual.app import ScreenStackError
 from textual.command import CommandPalette
 from textual.css.query import NoMatches
 from textual.driver import Driver
-from textual.screen import Screen
 from textual.widget import MountError
 from textual.worker import WorkerFailed
 
@@ -188,8 +187,22 @@ class FedconsoleApp(TellingApp):
 
     def _active_run(self) -> str | None:
         """The run on the Live screen, if it has not ended."""
+        screen = self.steerable_screen()
+        return None if screen is None else screen.run_id
+
+    def steerable_screen(self) -> LiveScreen | None:
+        """The Live screen, if its run goes on."""
         screen = self._live_screen()
-        return screen.run_id if screen is not None and screen.is_steerable else None
+        return screen if screen is not None and screen.is_steerable else None
+
+    async def act_on_live(self, action: str) -> None:
+        """Show the run that goes on, and do what a key of its screen does."""
+        if (screen := self.steerable_screen()) is None:
+            return  # it has ended since this was offered
+        await self.switch_mode("live")
+        while self.screen is not screen:
+            await self.pop_screen()
+        await self.run_action(action, screen)
 
     def mode_sign(self, mode: str) -> str:
         """How the run on the Live screen stands, as one sign, for the bar of modes."""
@@ -213,9 +226,6 @@ class FedconsoleApp(TellingApp):
         screen = self._live_screen()
         alarms = [] if screen is None else screen.alarms()
         self.push_screen(AlarmsDialog(sorted([*alarms, *self.troubles]), list(self.echoes)))
-
-    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        return palette.commands(self, screen)
 
     async def show_device(self, device: str) -> None:
         from fedconsole.tui.screens.fleet import FleetScreen

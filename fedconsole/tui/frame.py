@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
 from rich.style import Style
@@ -39,14 +38,15 @@ _ROWS: Final = [(0, "-short"), (20, "-tall")]
 _BREAKPOINTS: Final = [(0, "-narrow"), (_NARROW, "-normal"), (160, "-wide")]
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """An entry of the palette."""
 
     title: str
     help: str
-    callback: Callable[[], object]
+    callback: Callable[[], Any]
     """May be a coroutine function."""
+    why: str = ""
+    """Why it cannot be done now; shown, but not searched."""
 
 
 class OfferedKey(NamedTuple):
@@ -219,12 +219,17 @@ def all_keys(screen: Screen[Any]) -> list[OfferedKey]:
         if not pane.focusable or (title := pane_title(pane)) in panes | {""}:
             continue
         panes.add(title)
-        for binding in type(pane).BINDINGS:
-            assert isinstance(binding, Binding), "made by keys.key"
-            _target, name, parameters = parse(binding.action)
-            if (is_enabled := pane.check_action(name, parameters)) is not False:
-                offers.append(OfferedKey(binding.key, binding, pane, bool(is_enabled)))
+        offers += keys_of(pane)
     return offers
+
+
+def keys_of(node: DOMNode) -> Iterator[OfferedKey]:
+    """The bindings of a screen or a pane, whether it is shown, and has the focus, or not."""
+    for binding in type(node).BINDINGS:
+        assert isinstance(binding, Binding), "made by keys.key"
+        _target, name, parameters = parse(binding.action)
+        if (is_enabled := node.check_action(name, parameters)) is not False:
+            yield OfferedKey(binding.key, binding, node, bool(is_enabled))
 
 
 def pane_title(node: DOMNode) -> str:

@@ -7,7 +7,6 @@ from functools import partial
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from textual.app import SystemCommand
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 from textual.fuzzy import Matcher
@@ -17,11 +16,13 @@ from fedconsole.errors import FedconsoleError
 from fedconsole.tui import glyphs, lang
 from fedconsole.tui.frame import (
     MODES,
+    Command,
     ConsoleScreen,
     all_keys,
     command_twin,
     hindrance,
     key_label,
+    keys_of,
 )
 from fedconsole.tui.lang import _
 from fedconsole.tui.theme import OWN_COLOURS, THEMES
@@ -41,16 +42,24 @@ class ConsoleCommands(Provider):
     """Textual reads titles and help as markup; a device's name must not be."""
 
     async def discover(self) -> Hits:
-        for title, help_text, callback, _discover in self.app.get_system_commands(self.screen):
-            yield DiscoveryHit(Content(title), callback, text=title, help=_as_it_is(help_text))
+        for title, help_text, callback, why in self._commands():
+            shown = Content(title) + _reason(why)
+            yield DiscoveryHit(shown, callback, text=title, help=_as_it_is(help_text))
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
-        for title, help_text, callback, _discover in self.app.get_system_commands(self.screen):
+        for title, help_text, callback, why in self._commands():
             # The command lines are known by heart to some: they are found, too.
             if (score := max(matcher.match(title), matcher.match(help_text) / 2)) > 0:
-                shown = _highlighted(title, matcher)
+                shown = _highlighted(title, matcher) + _reason(why)
                 yield Hit(score, shown, callback, text=title, help=_as_it_is(help_text))
+
+    def _commands(self) -> Iterator[Command]:
+        return commands(cast("FedconsoleApp", self.app), self.screen)
+
+
+def _reason(why: str) -> Content:
+    return Content(f" ({why})" if why else "")
 
 
 def _as_it_is(text: str) -> str:
@@ -65,35 +74,41 @@ def _highlighted(title: str, matcher: Matcher) -> Content:
     return content
 
 
-def commands(app: FedconsoleApp, screen: Screen[Any]) -> Iterator[SystemCommand]:
+def commands(app: FedconsoleApp, screen: Screen[Any]) -> Iterator[Command]:
     """All that can be chosen on a screen, its own actions first."""
     yield from (_harmless(command) for command in _commands(app, screen))
 
 
-def _commands(app: FedconsoleApp, screen: Screen[Any]) -> Iterator[SystemCommand]:
+def _commands(app: FedconsoleApp, screen: Screen[Any]) -> Iterator[Command]:
     for offer in all_keys(screen):
         if offer.binding.action in ("palette", "back"):
             continue
-        title = _(offer.binding.description)
-        if why := hindrance(offer, screen):
-            title = f"{title} ({why})"
-        help_text = f"{key_label(offer.binding)}  {command_twin(offer, screen)}".rstrip()
-        run = partial(app.run_action, offer.binding.action, cast("Any", offer.node))
-        yield SystemCommand(title, help_text, run)
+        yield Command(
+            _(offer.binding.description),
+            f"{key_label(offer.binding)}  {command_twin(offer, screen)}".rstrip(),
+            partial(app.run_action, offer.binding.action, cast("Any", offer.node)),
+            hindrance(offer, screen),
+        )
+    if (live := app.steerable_screen()) is not None and live is not screen:
+        # What acts on its run; its keys mean something else here.
+        for offer in keys_of(live):
+            if twin := command_twin(offer, live):
+                title = _(offer.binding.description)
+                steer = partial(app.act_on_live, offer.binding.action)
+                yield Command(title, twin, steer, hindrance(offer, live))
     if isinstance(screen, ConsoleScreen):
-        for command in screen.commands():
-            yield SystemCommand(command.title, command.help, command.callback)
+        yield from screen.commands()
     for mode, name in MODES.items():
         title = _("Go to {screen}", screen=_(name))
-        yield SystemCommand(title, "", partial(app.run_action, f"mode('{mode}')", app))
+        yield Command(title, "", partial(app.run_action, f"mode('{mode}')", app))
     for run_id in _newest_runs(app):
-        yield SystemCommand(
+        yield Command(
             _("Open run {run}", run=run_id),
             f"fedconsole {'attach' if app.desk.is_running(run_id) else 'runs show'} {quote(run_id)}",
             partial(app.show_run, run_id),
         )
     for record in list(app.desk.inventory.records.values())[:_MAX_DEVICES]:
-        yield SystemCommand(
+        yield Command(
             _("Device {name}", name=record.name),
             f"fedconsole devices show {quote(app.desk.inventory.handle(record))}",
             partial(app.show_device, record.key),
@@ -101,25 +116,25 @@ def _commands(app: FedconsoleApp, screen: Screen[Any]) -> Iterator[SystemCommand
     yield from _settings(app)
     for code, name in lang.LANGUAGES.items():
         title, setting = _("Language: {name}", name=name), f'[console] lang = "{code}"'
-        yield SystemCommand(title, setting, partial(app.use_language, code))
+        yield Command(title, setting, partial(app.use_language, code))
     for theme in THEMES:
         if app.no_color and theme.name == OWN_COLOURS:
             continue
-        yield SystemCommand(
+        yield Command(
             _("Theme: {name}", name=theme.name),
             f'[console] theme = "{theme.name}"',
             _theme_setter(app, theme.name),
         )
 
 
-def _settings(app: FedconsoleApp) -> Iterator[SystemCommand]:
+def _settings(app: FedconsoleApp) -> Iterator[Command]:
     """Those that count at once, and until the console is left."""
     title = _("Bell: off") if app.has_bell else _("Bell: on")
     word = str(not app.has_bell).lower()
-    yield SystemCommand(title, f"[console] bell = {word}", partial(_toggle_bell, app))
+    yield Command(title, f"[console] bell = {word}", partial(_toggle_bell, app))
     name = "unicode" if glyphs.is_ascii() else "ascii"
     title = _("Signs: {name}", name=name)
-    yield SystemCommand(title, f'[console] glyphs = "{name}"', partial(_use_glyphs, app, name))
+    yield Command(title, f'[console] glyphs = "{name}"', partial(_use_glyphs, app, name))
 
 
 def _toggle_bell(app: FedconsoleApp) -> None:
@@ -139,9 +154,9 @@ def _newest_runs(app: FedconsoleApp) -> list[str]:
         return []
 
 
-def _harmless(command: SystemCommand) -> SystemCommand:
+def _harmless(command: Command) -> Command:
     title, help_text = clean(command.title, _MAX_TEXT), clean(command.help, _MAX_HELP)
-    return command._replace(title=title, help=help_text)
+    return command._replace(title=title, help=help_text, why=clean(command.why, _MAX_TEXT))
 
 
 def _theme_setter(app: FedconsoleApp, name: str) -> Callable[[], None]:

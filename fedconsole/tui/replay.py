@@ -39,6 +39,7 @@ class Replay:
         self._goes_on.set()
         self.speed = min(max(speed, SPEEDS[0]), SPEEDS[-1])
         """How many times faster than the run; 1 to 60."""
+        self.is_over = False
 
     @property
     def is_paused(self) -> bool:
@@ -69,6 +70,7 @@ class Replay:
                 previous = now
                 owed_s = await self._wait(owed_s)
                 yield line
+        self.is_over = True
 
     async def _wait(self, owed_s: float) -> float:
         """Let this much of the run's time pass; gives what is still owed, below 0 after too much."""

@@ -81,11 +81,13 @@ class RunFigures:
     def allowed(self) -> frozenset[Request]:
         if self.taken_up_at is not None:
             return frozenset({Request.ABORT})
-        return allowed_requests(self.phase)
+        return allowed_requests(self.phase, is_stopping=self.is_stopping)
 
     @property
     def num_rounds(self) -> int | None:
-        """How many are planned; of epochs that is known after the first."""
+        """How many are planned; of epochs that is known after the first. Once it stops: how many there are."""
+        if self.is_stopping:
+            return self.round
         if self.plan.get("rounds"):
             return int(self.plan["rounds"])
         if self.rounds_of_first_epoch and self.plan.get("epochs"):
@@ -145,7 +147,7 @@ class RunFigures:
         return min(1.0, done / total)
 
     def eta_s(self, now: datetime) -> tuple[float, float] | None:
-        """Seconds to the end and their spread; None before one round is done, and while the run waits."""
+        """Seconds to the end and their spread, 0 after one round; None before one round is done, and while the run waits."""
         total = self.num_rounds
         stands_still = (
             self.phase is RunPhase.WAITING or bool(self.stalled) or self.taken_up_at is not None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from fedconsole.config import read_value, task_defaults
-from fedconsole.coordinator.plan import Plan, PlanError
+from fedconsole.coordinator.plan import NO_WORKERS, Plan, PlanError
 from fedconsole.errors import UsageError
 
 DATASETS: Final = {"digits": "digits", "mnist": "mnist", "ecg": "ecg", "ecg-rr": "ecg-rr"}
@@ -57,6 +57,10 @@ FIELDS: Final = (
     Field("data_dir", "data folder", "-", is_more=True),
 )
 _NAMES: Final = tuple(item.name for item in FIELDS)
+_OWN_WORDS: Final = {
+    NO_WORKERS: "there are no workers: choose some on the right, or say how many to simulate"
+}
+"""Where the plan's are those of the command line."""
 _UNSHOWN: Final = ("nesterov", "cuda")
 
 
@@ -109,6 +113,7 @@ class FormState:
             plan = Plan(**values)
         except PlanError as error:
             for problem in error.problems:
+                problem = _OWN_WORDS.get(problem, problem)
                 problems.setdefault(_field_of(problem), problem)
             return None, problems
         return (None if problems else plan), problems

@@ -96,7 +96,7 @@ class Walk(RuleBasedStateMachine):
     def tell(self, event: events.Event) -> None:
         before = self.state
         if isinstance(event, events.RequestEvent) and (
-            request_of(event) not in allowed_requests(before.phase)
+            request_of(event) not in allowed_requests(before.phase, is_stopping=before.is_stopping)
             or (isinstance(event, events.FewerRequested) and before.have == 0)
         ):
             with pytest.raises(IllegalRequest):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,30 @@ async def test_a_stranger_of_the_same_name_does_not_hide_that_the_key_has_change
                 assert record_of(inventory, "alice").key == impostor.address
                 assert record_named(inventory, "aaa") is None
             assert bytes(impostor.heard) == bytes(elsewhere.heard) == b""
+
+
+async def test_a_device_with_as_many_consoles_as_it_serves_says_so(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with paired(place) as (_, alice), AsyncExitStack() as links:
+        others = [
+            await links.enter_async_context(dial(alice.addresses[0], alice.id)) for _ in range(8)
+        ]
+        for link in others:
+            await exchange_hellos(link, console_hello(Role.VIEWER))
+        inventory = Inventory()
+        async with watched(inventory):
+            await until(lambda: presence_of(inventory, "alice") is Presence.FULL)
+            assert record_of(inventory, "alice").reason == "8 consoles are connected already"
+            capsys.readouterr()
+            assert await asyncio.to_thread(carry_out, ["devices", "-o", "json"]) == 0
+            (row,) = json.loads(capsys.readouterr().out)
+            assert (row["state"], row["reason"]) == (
+                "links full",
+                "8 consoles are connected already",
+            )
+            await others[0].close()
+            await until(lambda: presence_of(inventory, "alice") is Presence.ONLINE)
 
 
 async def test_two_paired_devices_that_answered_at_one_address_have_a_row_each(

@@ -13,9 +13,10 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from fedconsole.fleet.device import Device, Source
+from fedconsole.tui import palette
 from fedconsole.tui.app import FedconsoleApp
 from fedconsole.tui.desk import Line
-from fedconsole.tui.frame import offered_keys
+from fedconsole.tui.frame import Command, offered_keys
 from fedconsole.tui.opening import Opening
 from pi_daemon.protocol.messages import Hello, Telemetry
 from screenshots.__main__ import read, upto
@@ -88,6 +89,12 @@ def offered(pilot: Pilot[None]) -> dict[str, str]:
         for offer in offered_keys(pilot.app.screen)
         if offer.is_enabled and offer.binding.show
     }
+
+
+def palette_of(pilot: Pilot[None]) -> list[Command]:
+    """What the palette offers on the screen that is shown."""
+    assert isinstance(pilot.app, FedconsoleApp)
+    return list(palette.commands(pilot.app, pilot.app.screen))
 
 
 # Devices

@@ -52,6 +52,7 @@ from tests.tui.driving import (
     after,
     console,
     going,
+    palette_of,
     put_run,
     resized,
     shows,
@@ -105,8 +106,7 @@ async def screen_of(
 
 def entries(pilot: Pilot[None]) -> set[tuple[str, str]]:
     """Titles and helps of the palette."""
-    app = pilot.app
-    return {(entry.title, entry.help) for entry in app.get_system_commands(app.screen)}
+    return {(entry.title, entry.help) for entry in palette_of(pilot)}
 
 
 def twin_pattern(tooltip: str) -> str:
@@ -171,8 +171,7 @@ async def test_every_action_of_a_screen_is_in_the_palette(name: str) -> None:
             action
             for action, title, tooltip in offered
             if not any(
-                (words == title or words.startswith(f"{title} (not possible now"))
-                and re.search(f"{twin_pattern(tooltip)}$", help_text)
+                words == title and re.search(f"{twin_pattern(tooltip)}$", help_text)
                 for words, help_text in found
             )
         ]
@@ -183,19 +182,78 @@ async def test_every_action_of_a_screen_is_in_the_palette(name: str) -> None:
 @pytest.mark.parametrize(
     ("language", "words"),
     [
-        ("en", "Pause (not possible now: the run is PREPARING)"),
-        ("ko", "일시정지 (지금은 불가: 실행이 준비 중)"),
+        ("en", ("Pause", "not possible now: the run is PREPARING")),
+        ("ko", ("일시정지", "지금은 불가: 실행이 준비 중")),
     ],
 )
 async def test_the_palette_says_why_something_is_not_possible_now(
-    language: str, words: str
+    language: str, words: tuple[str, str]
 ) -> None:
     lang.use(language)
     try:
         async with console(going(BUSY[:1]), Opening("live", RUN)) as pilot:
-            assert words in {title for title, _help in entries(pilot)}
+            assert words in {(entry.title, entry.why) for entry in palette_of(pilot)}
+            await press(pilot, "colon")
+            await shows(pilot, "{} ({})".format(*words))
     finally:
         lang.use("en")
+
+
+async def test_the_palette_does_not_search_the_reasons() -> None:
+    async with console(going(BUSY[:1]), Opening("live", RUN)) as pilot:
+        await press(pilot, "colon", *"PREPARING")
+        await shows(pilot, "No matches found")
+
+
+@pytest.mark.parametrize("name", sorted(SCREENS.keys() - {"no-run"}))
+async def test_every_screen_offers_once_what_steers_the_run_that_goes_on(name: str) -> None:
+    desk = a_desk()
+    async with console(desk, Opening("live", RUN), (160, 50)) as pilot:
+        await shows(pilot, "TRAINING")
+        kind, opening, keys = SCREENS[name]
+        await press(pilot, {"fleet": "1", "live": "3", "history": "4"}[opening.mode])
+        if opening.run == "20261123-0001":
+            assert isinstance(pilot.app, FedconsoleApp)
+            await pilot.app.show_run(opening.run)
+        await press(pilot, *keys)
+        await until(pilot, lambda: type(pilot.app.screen) is kind)
+        steering = [
+            *("fedconsole pause", "fedconsole abort", "fedconsole abort --after-round"),
+            "fedconsole runs show",
+        ]
+        offered = [
+            re.sub(r"^. +", "", command.help).replace(f" {RUN}", "")
+            for command in palette_of(pilot)
+            if RUN in command.help and not command.title.startswith("Open run")
+        ]
+        assert sorted(offered) == sorted(steering)
+
+
+async def test_what_the_palette_asks_of_a_run_is_asked_on_the_live_screen() -> None:
+    desk = a_desk()
+    async with console(desk, Opening("live", RUN), (160, 50)) as pilot:
+        await press(pilot, "1", "colon", *"abort")
+        await shows(pilot, f"fedconsole abort {RUN}")
+        await press(pilot, "enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Choice))
+        assert pilot.app.current_mode == "live"
+        assert "Abort run" in text_of(pilot)
+        await press(pilot, "escape", "4", "colon", *"pause")
+        await shows(pilot, f"fedconsole pause {RUN}")
+        await press(pilot, "enter")
+        await until(pilot, lambda: desk.requests)
+        assert (pilot.app.current_mode, desk.requests) == ("live", [(RUN, Request.PAUSE)])
+
+
+@pytest.mark.parametrize("opening", [Opening("live", RUN), Opening("live", replay=(RUN, 60))])
+async def test_what_does_not_go_on_is_not_offered_elsewhere(opening: Opening) -> None:
+    desk = a_desk()
+    async with console(desk, opening, (160, 50)) as pilot:
+        desk.tell(RUN, PAUSED[-1])
+        if opening.run:
+            await shows(pilot, "COMPLETED")
+        await press(pilot, "1")
+        assert [entry for entry in palette_of(pilot) if "abort" in entry.help] == []
 
 
 @every_screen
@@ -311,7 +369,7 @@ async def test_the_palette_opens_runs_devices_modes_and_themes() -> None:
             ("Go to History", ""),
             ("Theme: fed-light", '[console] theme = "fed-light"'),
         }
-        chosen = {c.title: c.callback for c in pilot.app.get_system_commands(pilot.app.screen)}
+        chosen = {c.title: c.callback for c in palette_of(pilot)}
         await chosen["Open run 20261123-0003"]()
         page = pilot.app.screen
         assert isinstance(page, RunPage)
@@ -324,7 +382,7 @@ async def test_the_palette_opens_runs_devices_modes_and_themes() -> None:
 
 async def choose(pilot: Pilot[None], title: str) -> None:
     """As the palette does."""
-    (entry,) = (e for e in pilot.app.get_system_commands(pilot.app.screen) if e.title == title)
+    (entry,) = (e for e in palette_of(pilot) if e.title == title)
     entry.callback()
     await settle(pilot)
 

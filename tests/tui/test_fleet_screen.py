@@ -6,7 +6,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from fedconsole.errors import IdentityChangedError, NotPairedError
+from fedconsole.errors import DeviceFullError, IdentityChangedError, NotPairedError
 from fedconsole.fleet.device import Device, Source
 from fedconsole.fleet.inventory import Hindrance
 from fedconsole.tui.dialogs.help import HelpDialog
@@ -16,7 +16,7 @@ from fedconsole.tui.screens.new_run import NewRunScreen
 from fedconsole.tui.widgets.line_table import LineTable
 from tests.support.desk import PreparedDesk
 from tests.support.histories import focused_label, lines_of, press, text_of, told
-from tests.tui.driving import add_device, card, console, hello, shows, telemetry, until
+from tests.tui.driving import add_device, card, console, hello, palette_of, shows, telemetry, until
 
 KITCHEN, ATTIC, SHED = "10.0.0.1:10002", "10.0.0.2:10002", "10.0.0.3:10002"
 WIDE = (170, 40)
@@ -50,11 +50,11 @@ async def test_every_device_has_a_row_with_all_that_it_told(desk: PreparedDesk) 
     async with console(desk, "fleet", (290, 20)) as pilot:
         rows = [" ".join(line.split("│")[0].split()) for line in lines_of(pilot)[3:6]]
     assert rows == [
-        f"● online attic idle 82 HOT! UV! thr no dataset 0.5 1.0G/4.0G - 0s {ATTIC}"
+        f"□ ● online attic idle 82 HOT! UV! thr no dataset 0.5 1.0G/4.0G - 0s {ATTIC}"
         " - 20.0G aarch64 4… LBMO5HN pi-daemon 0.1.0",
-        f"● online kitchen idle 48 - digits 479 ▁█ 0.5 1.0G/4.0G 4 ms 0s {KITCHEN}"
+        f"□ ● online kitchen idle 48 - digits 479 ▁█ 0.5 1.0G/4.0G 4 ms 0s {KITCHEN}"
         " - 20.0G aarch64 4… LBMO5HN pi-daemon 0.1.0",
-        f"◇ new shed - - - - - - - - {SHED} - - - - -",
+        f"□ ◇ new shed - - - - - - - - {SHED} - - - - -",
     ]
 
 
@@ -90,7 +90,7 @@ async def test_presence_counts_up_by_the_clock(desk: PreparedDesk) -> None:
             desk.time_s = 1_000.0 + seconds
             await press(pilot)
             row = next(line for line in lines_of(pilot) if " kitchen " in line)
-            seen[seconds] = row.split(" kitchen ")[0].strip()
+            seen[seconds] = row.split(" kitchen ")[0].removeprefix("□").strip()
         assert "○ 2 offline  ◇ 1 new" in lines_of(pilot)[1]
     assert seen == {
         0: "● online",
@@ -243,7 +243,7 @@ async def test_space_marks_one_device_and_asterisk_all(desk: PreparedDesk) -> No
         assert table_of(pilot).marked == {ATTIC}
         assert table_of(pilot).current == KITCHEN
         assert "1 marked" in text_of(pilot)
-        assert [line[0] for line in lines_of(pilot)[3:6]] == ["■", " ", " "]
+        assert [line[0] for line in lines_of(pilot)[3:6]] == ["■", "□", "□"]
         await press(pilot, "asterisk")
         assert table_of(pilot).marked == {KITCHEN, ATTIC, SHED}
         await press(pilot, "asterisk")
@@ -251,9 +251,10 @@ async def test_space_marks_one_device_and_asterisk_all(desk: PreparedDesk) -> No
         assert "marked" not in text_of(pilot)
 
 
-async def test_a_click_on_the_first_column_marks(desk: PreparedDesk) -> None:
+@pytest.mark.parametrize("x", [0, 1])
+async def test_a_click_on_the_box_or_beside_it_marks(desk: PreparedDesk, x: int) -> None:
     async with console(desk) as pilot:
-        await pilot.click(offset=(0, 4))
+        await pilot.click(offset=(x, 4))
         await press(pilot)
         assert table_of(pilot).marked == {KITCHEN}
 
@@ -357,6 +358,20 @@ async def test_a_device_that_is_not_paired_is_shown_as_such(desk: PreparedDesk) 
         assert "· 1 not paired" in lines_of(pilot)[1]
 
 
+async def test_a_device_that_has_no_link_left_for_this_console_says_so(
+    desk: PreparedDesk,
+) -> None:
+    why = "8 consoles are connected already"
+    desk.inventory.lost(SHED, why, DeviceFullError(why))
+    async with console(desk, size=(160, 40)) as pilot:
+        assert "◆ links full  shed" in text_of(pilot)
+        assert "◆ 1 links full" in lines_of(pilot)[1]
+        await press(pilot, "end", "enter")
+        await shows(pilot, why)
+        desk.inventory.linked(SHED, hello("shed"), desk.time_s)
+        await shows(pilot, "● online      shed")
+
+
 async def test_a_device_is_paired_by_the_line_that_is_pasted_which_is_shown_nowhere(
     desk: PreparedDesk,
 ) -> None:
@@ -405,8 +420,8 @@ async def test_what_is_not_paired_cannot_be_forgotten(desk: PreparedDesk) -> Non
     async with console(desk) as pilot:
         await press(pilot, "delete")
         assert isinstance(pilot.app.screen, FleetScreen)
-        titles = {c.title for c in pilot.app.get_system_commands(pilot.app.screen)}
-        assert "Forget (not possible now: it is not paired)" in titles
+        reasons = {command.title: command.why for command in palette_of(pilot)}
+        assert reasons["Forget"] == "not possible now: it is not paired"
 
 
 async def test_a_row_goes_when_its_device_is_paired_or_forgotten_elsewhere(

@@ -11,7 +11,7 @@ from rich.color import Color
 from textual.pilot import Pilot
 
 from fedconsole.coordinator.phases import RunPhase
-from fedconsole.errors import IdentityChangedError, NotPairedError, StorageError
+from fedconsole.errors import DeviceFullError, IdentityChangedError, NotPairedError, StorageError
 from fedconsole.fleet.device import Device, Source
 from fedconsole.fleet.inventory import Presence
 from fedconsole.history import RunState, RunSummary
@@ -65,11 +65,14 @@ async def test_the_presence_of_a_device_is_read_without_colours(signs: str) -> N
         add_device(desk, name, f"10.0.0.{silence}:1")
     desk.time_s = now
     desk.inventory.found(Device("new", "10.0.0.200:1", Source.MDNS))
-    for name, error in (
-        ("not paired", NotPairedError("")),
-        ("KEY CHANGED", IdentityChangedError("10.0.0.202:1", "", "A" * 52, "B" * 52)),
+    for number, (name, error) in enumerate(
+        (
+            ("not paired", NotPairedError("")),
+            ("links full", DeviceFullError("")),
+            ("KEY CHANGED", IdentityChangedError("10.0.0.202:1", "", "A" * 52, "B" * 52)),
+        )
     ):
-        record = desk.inventory.found(Device(name, f"10.0.0.{len(name)}:1", Source.MDNS))
+        record = desk.inventory.found(Device(name, f"10.0.1.{number}:1", Source.MDNS))
         assert record is not None
         desk.inventory.lost(record.key, "", error)
     async with console(desk, "fleet", WIDE) as pilot:

@@ -28,6 +28,7 @@ from tests.tui.driving import (
     console,
     going,
     offered,
+    palette_of,
     shows,
     until,
 )
@@ -56,6 +57,18 @@ async def test_the_lines_of_a_run_appear_as_headline_workers_and_log() -> None:
         rows = [line.split()[:3] for line in lines_of(pilot) if line.startswith("●")]
         assert [row[:2] for row in rows] == [["●A", "alice"], ["●B", "bob"], ["●C", "charlie"]]
         assert "delivered round 7" in text_of(pilot)
+
+
+@pytest.mark.parametrize(("round_number", "has_spread"), [(1, False), (2, True)])
+async def test_the_spread_of_the_eta_is_shown_once_it_is_known(
+    round_number: int, has_spread: bool
+) -> None:
+    lines = upto(PAUSED, "round.finished", round=round_number)
+    # Rounds of equal length have none either.
+    lines[-1] = {**lines[-1], "seconds": 10.0 * round_number}
+    async with console(going(lines), LIVE) as pilot:
+        first = lines_of(pilot)[1]
+        assert ("ETA 0" in first, "(±" in first) == (True, has_spread)
 
 
 async def test_what_the_engine_writes_later_appears_too() -> None:
@@ -191,7 +204,24 @@ async def test_a_run_that_will_stop_after_its_round_says_so() -> None:
     desk = going(BUSY)
     async with console(desk, LIVE) as pilot:
         desk.tell(RUN, after(BUSY, "run.stopping", round=7))
-        await shows(pilot, "TRAINING, stops after this round")
+        await shows(pilot, "TRAINING, stops after this round", "round 7/7")
+        assert "stop" not in offered(pilot)
+        reasons = {command.title: command.why for command in palette_of(pilot)}
+        words = "not possible now: it stops after this round already"
+        assert reasons["Stop after this round"] == words
+        await press(pilot, "a")
+        labels = [str(button.label) for button in pilot.app.screen.query(Button)]
+        assert labels == ["Abort now", "Cancel"]
+
+
+async def test_the_question_whether_to_stop_closes_when_another_console_has_asked() -> None:
+    desk = going(BUSY)
+    async with console(desk, LIVE) as pilot:
+        await press(pilot, "o")
+        assert isinstance(pilot.app.screen, Choice)
+        desk.tell(RUN, after(BUSY, "run.stopping", round=7))
+        await until(pilot, lambda: isinstance(pilot.app.screen, LiveScreen))
+        assert desk.requests == []
 
 
 @pytest.mark.parametrize(
@@ -404,6 +434,16 @@ async def test_a_replay_is_held_and_goes_faster_and_slower() -> None:
         assert "REPLAY 5x held" in text_of(pilot)
         await press(pilot, "p")
         assert lines_of(pilot)[1].endswith("REPLAY 5x")
+
+
+async def test_a_replay_that_is_over_can_no_longer_be_held() -> None:
+    desk = going([PAUSED[0], {**PAUSED[-1], "time": PAUSED[0]["time"]}])
+    desk.running.clear()
+    async with console(desk, Opening("live", replay=(RUN, 10.0))) as pilot:
+        await shows(pilot, "COMPLETED")
+        await until(pilot, lambda: not {"replay_pause", "slower", "faster"} & offered(pilot).keys())
+        await press(pilot, "p", "greater_than_sign")
+        assert lines_of(pilot)[1].endswith("REPLAY 10x")
 
 
 async def test_a_replay_can_be_asked_for_nothing() -> None:

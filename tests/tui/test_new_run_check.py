@@ -104,7 +104,10 @@ async def test_nothing_starts_during_a_check() -> None:
     async with console(desk, "new") as pilot:
         await fill(pilot, virtual="3")
         await press(pilot, "f5")
-        assert foot_of(pilot)[0] == "trying a batch on every worker…"
+        words = "trying a batch on every worker… 0 of 3 answered, {} s"
+        assert foot_of(pilot)[0] == words.format(0)
+        desk.let_pass(12)
+        await until(pilot, lambda: foot_of(pilot)[0] == words.format(12))
         assert not is_startable(pilot)
         await press(pilot, "f9")
         assert desk.started == []
@@ -119,7 +122,7 @@ async def test_a_check_says_nothing_of_a_plan_that_was_typed_meanwhile() -> None
         await fill(pilot, virtual="3")
         await press(pilot, "f5")
         await fill(pilot, task="mnist")
-        assert foot_of(pilot)[0] == "trying a batch on every worker…"
+        assert "trying a batch on every worker… 0 of 3" in foot_of(pilot)[0]
         desk.may_go_on.set()
         await until(pilot, lambda: is_startable(pilot))
         assert foot_of(pilot)[0] == (

@@ -94,7 +94,7 @@ async def test_what_is_wrong_stands_under_its_field_while_it_is_typed() -> None:
 async def test_what_is_missing_is_listed_and_the_start_is_disabled_until_nothing_is() -> None:
     async with console(PreparedDesk(), "new") as pilot:
         assert foot_of(pilot) == [
-            "✗ there are no workers: name devices by their addresses or ask for virtual ones",
+            "✗ there are no workers: choose some on the right, or say how many to simulate",
             "",
         ]
         assert not is_startable(pilot)
@@ -316,7 +316,7 @@ async def test_the_workers_can_be_filtered_and_only_those_shown_are_marked() -> 
         await press(pilot, "enter", "asterisk")
         assert form_of(pilot).state.workers == (KITCHEN,)
         await press(pilot, "escape")
-        assert [row.split()[0] for row in worker_rows(pilot)[:2]] == ["attic", "■"]
+        assert [row.split()[0] for row in worker_rows(pilot)[:2]] == ["□", "■"]
         assert form_of(pilot).state.workers == (KITCHEN,)
 
 
@@ -347,7 +347,7 @@ async def test_a_run_of_the_history_is_cloned_into_the_form() -> None:
         command = f"fedconsole run --worker {KITCHEN} --worker 10.9.9.9:1 --lr 0.5"
         assert foot_of(pilot)[1] == command
         # A worker that is not in the fleet now stays in sight.
-        await until(pilot, lambda: [row[0] for row in worker_rows(pilot)] == ["■", " ", "■"])
+        await until(pilot, lambda: [row[0] for row in worker_rows(pilot)] == ["■", "□", "■"])
         await press(pilot, "f9")
         await shows(pilot, "PREPARING")
         assert desk.started == [Plan(workers=(KITCHEN, "10.9.9.9:1"), lr=0.5)]

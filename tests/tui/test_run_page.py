@@ -71,6 +71,13 @@ async def test_a_run_s_page_has_all_panes(desk: PreparedDesk, size: tuple[int, i
     assert ("Round 10: 3 updates" not in seen["rounds"]) == is_one_at_a_time
 
 
+async def test_the_axis_of_rounds_begins_with_a_round(desk: PreparedDesk) -> None:
+    async with opened(desk) as pilot:
+        await press(pilot, "down", "enter")
+        (axis,) = (line for line in lines_of(pilot) if "└" in line)
+        assert axis.split("│")[0].replace("─", "").split() == ["└0", "10"]
+
+
 async def test_a_click_on_a_tab_shows_its_pane(desk: PreparedDesk) -> None:
     async with opened(desk, (80, 24)) as pilot:
         await press(pilot, "down", "enter")

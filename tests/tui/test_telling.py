@@ -20,7 +20,17 @@ from fedconsole.tui.opening import Opening
 from fedconsole.tui.screens.run_page import RunPage
 from tests.support.desk import PreparedDesk
 from tests.support.histories import JOURNAL, a_run, lines_of, press, settle, text_of, told
-from tests.tui.driving import BUSY, RUN, add_device, console, going, shows, type_in
+from tests.tui.driving import (
+    BUSY,
+    RUN,
+    add_device,
+    console,
+    going,
+    palette_of,
+    shows,
+    type_in,
+    until,
+)
 
 LIVE = Opening("live", RUN)
 
@@ -46,6 +56,22 @@ async def test_no_notice_lies_over_a_dialog() -> None:
         assert [word for word in ("boils", "burns") if word in text_of(pilot)] == []
         await press(pilot, "escape")
         await shows(pilot, "the milk burns")
+
+
+@pytest.mark.parametrize(
+    ("width", "num_letters"), [(80, 36), (80, 37), (80, 38), (120, 56), (120, 57), (120, 58)]
+)
+async def test_a_notice_shows_all_of_its_text_wherever_its_line_ends(
+    width: int, num_letters: int
+) -> None:
+    text = "worker bob is lost: the link was cut while it sent its losses"[:num_letters]
+    app = FedconsoleApp(PreparedDesk(), Opening("history"), has_bell=False)
+    async with app.run_test(size=(width, 24), notifications=True) as pilot:
+        app.tell(text)
+        await until(pilot, lambda: app.screen.query("Toast"))
+        await settle(pilot)
+        corner = " ".join(line[width // 2 :].strip("▌ ") for line in lines_of(pilot)[3:9])
+        assert corner.split() == text.split()
 
 
 async def test_errors_are_kept_in_the_list() -> None:
@@ -198,6 +224,6 @@ async def test_a_run_page_changes_its_language_with_its_headings() -> None:
 
 async def choose(pilot: Pilot[None], title: str) -> None:
     """As the palette does."""
-    (entry,) = (e for e in pilot.app.get_system_commands(pilot.app.screen) if e.title == title)
+    (entry,) = (e for e in palette_of(pilot) if e.title == title)
     entry.callback()
     await settle(pilot)

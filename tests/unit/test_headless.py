@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
+from unicodedata import category
 
 import pytest
 
@@ -57,6 +59,10 @@ def play(*lines: dict[str, Any]) -> RunProgress:
     for each in lines:
         progress = advance(progress, each)
     return progress
+
+
+def test_a_run_that_stops_counts_up_to_its_open_round() -> None:
+    assert play(CREATED, STARTED, line("run.stopping", round=1)).num_rounds == 1
 
 
 def test_progress_follows_rounds_workers_and_evaluations() -> None:
@@ -172,11 +178,18 @@ def test_a_worker_cannot_move_the_cursor() -> None:
     assert "\x1b" not in seed_line(BATCHES | {"worker": "\x1b[2Jalice"})
 
 
-def test_json_lines_hold_no_raw_control_or_bidi_characters_and_stay_the_same_value() -> None:
-    hostile = line("log", text="\x1b[2J\x7f\x9b\u202e앨리스\ufeff", worker="bob")
+UNSEEN = "".join(
+    char
+    for char in map(chr, range(sys.maxunicode + 1))
+    if category(char) in {"Cc", "Cf", "Zl", "Zp"}
+)
+
+
+def test_json_lines_hold_nothing_raw_that_is_not_seen_and_stay_the_same_value() -> None:
+    hostile = line("log", text=f"\x1b[2J\x7f\u202e앨리스 🙂{UNSEEN}", worker="bob")
     written = json_line(hostile)
-    assert not set(written) & set("\x1b\x7f\x9b\u202e\ufeff")
-    assert "앨리스" in written
+    assert set(written) & set(UNSEEN) == set()
+    assert "앨리스 🙂" in written
     assert json.loads(written) == hostile
 
 

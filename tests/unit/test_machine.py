@@ -379,12 +379,12 @@ def test_an_illegal_request_says_what_is_possible() -> None:
 )
 def test_an_illegal_request_is_refused_in_words(request_made: Request, words: str) -> None:
     with pytest.raises(IllegalRequest, match=words):
-        require_allowed(request_made, RunPhase.TRAINING)
+        require_allowed(request_made, RunPhase.TRAINING, is_stopping=False)
 
 
 def test_every_unfinished_phase_can_be_aborted_and_no_finished_one_asked_anything() -> None:
     for phase in RunPhase:
-        requests = {str(request) for request in allowed_requests(phase)}
+        requests = {str(request) for request in allowed_requests(phase, is_stopping=False)}
         assert requests == set() if phase.is_finished else "abort" in requests
 
 

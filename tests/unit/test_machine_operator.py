@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from fedconsole.coordinator import commands, events, facts
-from fedconsole.coordinator.phases import RunPhase
+from fedconsole.coordinator.phases import IllegalRequest, RunPhase
 from fedconsole.coordinator.plan import OnQuorumLoss, Plan
 from fedconsole.coordinator.state import Outcome, TimerKind
 from fedconsole.errors import ExitCode
@@ -220,6 +220,18 @@ def test_a_stop_completes_the_run_after_the_current_round() -> None:
     assert run.last[-1] == commands.Finish(
         Outcome.COMPLETED, "stopped by the operator after round 1", ExitCode.COMPLETED
     )
+
+
+def test_a_stop_is_not_asked_for_twice() -> None:
+    run = play(PLAN, [*BOTH, STOP])
+    with pytest.raises(IllegalRequest) as caught:
+        run.play([STOP])
+    assert str(caught.value) == (
+        "cannot stop after this round: the run is training and stops after this round; "
+        "possible now: abort, pause"
+    )
+    run = run.play([PAUSE, RESUME, *ONE_ROUND, model_is_saved])
+    assert run.state.num_rounds == 1
 
 
 def test_a_stop_between_rounds_completes_the_run_at_once() -> None:

@@ -163,6 +163,24 @@ def test_the_picture_has_a_curve_for_each_worker_and_one_for_the_test() -> None:
     assert [name in shown for name in ("alice", "bob", "test")] == [True] * 3
 
 
+@pytest.mark.parametrize(
+    ("num_rounds", "ticks"),
+    [(1, "1 2"), (2, "1 2"), (6, "1 2 3 4 5 6"), (40, "5 10 15 20 25 30 35 40")],
+)
+def test_the_ticks_of_the_picture_are_whole_rounds_and_round_losses(
+    num_rounds: int, ticks: str
+) -> None:
+    rounds = [replace(ROUNDS[0], round=n, loss=2.9 / n) for n in range(1, num_rounds + 1)]
+    root = ElementTree.fromstring(svg(make_record(RUN, rounds, [])))
+    across, up = (
+        " ".join(each.text or "" for each in root.iter() if each.get("text-anchor") == anchor)
+        for anchor in ("middle", "end")
+    )
+    assert ticks in across
+    assert "." not in across
+    assert all(len(number) <= 4 for number in up.split())
+
+
 def test_the_picture_of_many_workers_shows_a_band() -> None:
     lines: list[Line] = [
         {

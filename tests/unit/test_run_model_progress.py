@@ -87,6 +87,16 @@ def test_the_eta_is_that_of_rounds_like_the_last_ones() -> None:
     assert play(finished(), model=model).eta_s(after(1_000)) is None
 
 
+def test_what_is_left_of_a_run_that_stops_is_its_open_round() -> None:
+    model = play(created(rounds=40), opened(1, "bob"), closed(1, "bob", at=10, seconds=10.0))
+    play(opened(2, "bob", at=10), batches("bob", [1.0] * 5), model=model)
+    assert (model.num_rounds, model.eta_s(after(14))) == (40, (386.0, 0.0))
+    play(line("run.stopping", 14, round=2), model=model)
+    assert (model.num_rounds, model.share(), model.eta_s(after(14))) == (2, 0.75, (6.0, 0.0))
+    play(closed(2, "bob", at=20, seconds=10.0), model=model)
+    assert (model.share(), model.eta_s(after(20))) == (1.0, (0.0, 0.0))
+
+
 def test_a_pause_is_no_part_of_the_time_that_rounds_take() -> None:
     model = play(created(rounds=4), opened(1, "bob"), closed(1, "bob", at=10, seconds=10.0))
     play(opened(2, "bob", at=10), line("run.pausing", 13, round=2), model=model)

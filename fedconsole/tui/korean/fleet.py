@@ -76,6 +76,7 @@ WORDS: Final = {
     ),
     "KEY CHANGED": "키 바뀜",
     "not paired": "미페어링",
+    "links full": "연결 꽉 참",
     "paired key": "페어링 키",
     "key found": "응답한 키",
     "own key": "이 콘솔 키",

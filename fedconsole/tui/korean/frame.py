@@ -39,6 +39,7 @@ WORDS: Final = {
     "not possible now: {why}": "지금은 불가: {why}",
     "its engine is gone": "엔진이 없습니다",
     "the run has ended": "실행이 끝났습니다",
+    "it stops after this round already": "이미 이 라운드 뒤에 정지합니다",
     "the run is {phase}": "실행이 {phase}",
     "no run is chosen": "고른 실행이 없습니다",
     "mark two runs or more with Space": "스페이스로 실행을 둘 이상 표시하세요",

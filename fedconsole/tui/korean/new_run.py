@@ -73,7 +73,9 @@ WORDS: Final = {
         "고른 워커 중 {dataset}이(가) 있는 것이 없습니다: 나누어 주거나 다른 워커를 고르세요"
     ),
     "starting the engine…": "엔진을 시작하는 중…",
-    "trying a batch on every worker…": "워커마다 한 배치를 시험하는 중…",
+    "trying a batch on every worker… {n} of {all} answered, {s} s": (
+        "워커마다 한 배치를 시험하는 중… {all}개 중 {n}개 응답, {s}초"
+    ),
     "the form was changed during the check: F5 checks it as it is now": (
         "점검하는 동안 설정이 바뀌었습니다: F5로 지금 설정을 점검하세요"
     ),

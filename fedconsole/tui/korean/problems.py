@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 SENTENCES: Final = {
-    "there are no workers: name devices by their addresses or ask for virtual ones": (
+    "there are no workers: choose some on the right, or say how many to simulate": (
         "워커가 없습니다: 오른쪽에서 고르거나 모의 워커 수를 적으세요"
     ),
     "workers named twice: {names}; name each once": "두 번 고른 워커: {names}. 한 번씩만 고르세요",

@@ -29,6 +29,8 @@ from fedconsole.tui.widgets.filter_bar import FilterBar
 from fedconsole.tui.widgets.line_table import LineTable
 from pi_daemon.trust.keys import in_groups
 
+_SELDOM = (Presence.CHANGED, Presence.UNPAIRED, Presence.FULL)
+"""Counted where there is one."""
 _LOOKING = "Looking for devices, here and on the network…"
 _EMPTY = (
     "No devices yet; still looking.\n"
@@ -107,7 +109,7 @@ class FleetScreen(ConsoleScreen):
         counts = self.desk.inventory.counts(self.desk.clock())
         text = Text(" ", no_wrap=True)
         for presence, role in PRESENCE_ROLES.items():
-            if presence in (Presence.CHANGED, Presence.UNPAIRED) and not counts.get(presence):
+            if presence in _SELDOM and not counts.get(presence):
                 continue
             text.append(
                 f"{glyph(presence.value)} {counts.get(presence, 0)} {_(presence.value)}  ",

@@ -278,7 +278,7 @@ class LiveScreen(Steering, TakingUp):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("replay_pause", "slower", "faster"):
-            return self._replay is not None
+            return self._replay is not None and not self._replay.is_over
         if action == "take_up":
             return self._replay is None and self.model.has_crashed
         if action in REQUESTS and self._replay is not None:
@@ -290,6 +290,8 @@ class LiveScreen(Steering, TakingUp):
             return _("its engine is gone")
         if self.model.is_finished:
             return _("the run has ended")
+        if action == "stop" and self.model.is_stopping:
+            return _("it stops after this round already")
         return _("the run is {phase}", phase=_(self.model.phase_word))
 
     # The rest of the keys

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any, ClassVar, Final
@@ -76,13 +76,16 @@ class NewRunScreen(ConsoleScreen):
         self._problems: Mapping[str, str] = {}
         self._verdict = ""
         """Of the last check or start; gone with the next change."""
-        self._is_busy = False
+        self._busy_words: Callable[[], str] | None = None
+        """What goes on; None: nothing."""
         self._is_filling = False
         self._choice = WorkerChoice(desk, self)
         self._absent: list[str] = []
         """Chosen ones that did not answer when the foot was drawn."""
         self._lacks_data = False
         """No chosen one had the dataset when the foot was drawn."""
+        self._said = ""
+        """Of what goes on, when the foot was drawn."""
 
     @property
     def dataset(self) -> str | None:
@@ -170,8 +173,7 @@ class NewRunScreen(ConsoleScreen):
 
     def _changed(self) -> None:
         self.trials = {}
-        if not self._is_busy:
-            self._verdict = ""
+        self._verdict = ""
         self._plan, problems = self.state.read()
         if self._plan and self._plan.task.endswith(".py") and not _is_file(self._plan.task):
             self._plan, problems = None, {"task": _("there is no such file here")}
@@ -182,16 +184,22 @@ class NewRunScreen(ConsoleScreen):
         self._show_foot()
 
     def _show_foot(self) -> None:
-        self._absent, self._lacks_data = self._choice.absent(), self._without_data()
+        self._absent, self._lacks_data, self._said = self._foot_facts()
         command = self.copy_text() or ""
         possible = {name for name in ("start", "check") if self._can(name)}
         self.query_one(RunFoot).show(self._state_words(), command, possible)
         self.refresh_bindings()
 
+    def _foot_facts(self) -> tuple[list[str], bool, str]:
+        """What changes by itself, below the form."""
+        said = self._busy_words() if self._busy_words is not None else ""
+        return self._choice.absent(), self._without_data(), said
+
     def _state_words(self) -> Text:
         problems = self._problems
         if not problems:
-            return Text(clean(self._verdict)) if self._verdict else self._readiness()
+            words = self._said or self._verdict
+            return Text(clean(words)) if words else self._readiness()
         wrong = [retold(problems[""])] if "" in problems else []
         labels = {spec.name: _(spec.label) for spec in FIELDS}
         if named := [labels[name] for name in problems if name]:
@@ -233,8 +241,7 @@ class NewRunScreen(ConsoleScreen):
         table.set_empty(_NO_DEVICES if self.desk.inventory.is_searched else _LOOKING)
         table.flush()
         self.query_one(FilterBar).set_count(table.shown, table.total)
-        drawn = self._absent, self._lacks_data
-        if drawn != (self._choice.absent(), self._without_data()):
+        if self._foot_facts() != (self._absent, self._lacks_data, self._said):
             self._show_foot()
 
     def back(self) -> bool:
@@ -261,12 +268,12 @@ class NewRunScreen(ConsoleScreen):
         return True
 
     def _can(self, action: str) -> bool:
-        is_ready = self._plan is not None and not self._is_busy
+        is_ready = self._plan is not None and self._busy_words is None
         # A check asks the devices themselves.
         return is_ready and not (action == "start" and self._lacks_data)
 
     def why_not(self, action: str) -> str:
-        if self._is_busy:
+        if self._busy_words is not None:
             return _("a check or a start goes on")
         if self._plan is not None:
             return self._data_words()
@@ -296,7 +303,7 @@ class NewRunScreen(ConsoleScreen):
     @work(exclusive=True)
     async def _start(self, plan: Plan) -> None:
         command = self.copy_text() or ""
-        self._set_busy(_("starting the engine…"))
+        self._set_busy(lambda: _("starting the engine…"))
         try:
             run = await self.desk.start(plan)
         except FedconsoleError as error:
@@ -309,8 +316,15 @@ class NewRunScreen(ConsoleScreen):
 
     @work(exclusive=True)
     async def _check(self, plan: Plan) -> None:
-        self._set_busy(_("trying a batch on every worker…"))
         trials: dict[str, Line] = {}
+        began_s = self.desk.clock()
+
+        def progress() -> str:
+            words = "trying a batch on every worker… {n} of {all} answered, {s} s"
+            seconds = int(self.desk.clock() - began_s)
+            return _(words, n=len(trials), all=plan.num_workers, s=seconds)
+
+        self._set_busy(progress)
         end: Line = {}
         verdict = ""
         try:
@@ -343,13 +357,12 @@ class NewRunScreen(ConsoleScreen):
         about = _("training will take about {time}; sending and tests come on top", time=duration)
         return f"{glyph('done')} {words}; {about}"
 
-    def _set_busy(self, words: str) -> None:
-        self._is_busy = True
-        self._verdict = words
+    def _set_busy(self, words: Callable[[], str]) -> None:
+        self._busy_words = words
         self._show_foot()
 
     def _set_idle(self, verdict: str) -> None:
-        self._is_busy = False
+        self._busy_words = None
         self._verdict = verdict
         self._show_foot()
 

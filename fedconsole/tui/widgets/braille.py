@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from fedconsole.tui.widgets.curves import Curve
+from fedconsole.tui.widgets.curves import ROUND, Curve, round_values
 
 BLANK: Final = 0x2800
 _DOTS: Final = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """Bits of a braille sign by row and column of its dots."""
-_ROUND: Final = (1.0, 2.0, 5.0, 10.0)
 _ROWS_PER_TICK: Final = 3
 _LIMIT: Final = 1e300
 """Below it the height of a frame is finite."""
@@ -92,13 +91,10 @@ def _round_values(frame: Frame, wanted: int) -> list[float]:
     if frame.is_log:
         first, last = (math.floor(math.log10(end)) for end in (frame.low, frame.high))
         num_decades = last - first + 1
-        factors = _ROUND[:3] if 3 * num_decades <= wanted else _ROUND[:1]
+        factors = ROUND[:3] if 3 * num_decades <= wanted else ROUND[:1]
         stride = max(1, math.ceil(num_decades / wanted))
         return [factor * 10.0**e for e in range(first, last + 1, stride) for factor in factors]
-    distance = (frame.high - frame.low) / wanted
-    power = 10.0 ** math.floor(math.log10(distance))
-    step = next(factor * power for factor in _ROUND if factor * power >= distance)
-    return [step * i for i in range(math.ceil(frame.low / step), math.floor(frame.high / step) + 1)]
+    return round_values(frame.low, frame.high, wanted)
 
 
 def _dot(height: float, num_rows: int) -> int:

@@ -11,6 +11,9 @@ from xml.sax.saxutils import escape
 from pi_daemon.protocol.text import clean
 
 MAX_NAMED: Final = 8
+ROUND: Final = (1.0, 2.0, 5.0, 10.0)
+"""First digits of round numbers."""
+_X_TICKS, _Y_TICKS = 10, 5
 _BAND_SIGNS: Final = {"min": "-", "median": "~", "max": "+"}
 _WIDTH, _HEIGHT, _MARGIN = 800, 400, 56
 
@@ -82,6 +85,15 @@ def bounds(curves: Sequence[Curve], *, positive: bool = False) -> tuple[float, f
     return (min(finite), max(finite)) if finite else None
 
 
+def round_values(low: float, high: float, wanted: int, *, least_step: float = 0) -> list[float]:
+    """Round numbers between `low` and a higher `high`, evenly spaced, `wanted` or some fewer."""
+    # Each divided for itself: the difference of two huge numbers is infinite.
+    distance = max(high / wanted - low / wanted, least_step)
+    power = 10.0 ** math.floor(math.log10(distance))
+    step = next(factor * power for factor in ROUND if factor * power >= distance)
+    return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
 def to_svg(
     curves: Sequence[Curve],
     marks: Sequence[float] = (),
@@ -89,7 +101,7 @@ def to_svg(
     x_label: str = "step",
     y_label: str = "loss",
 ) -> str:
-    """A drawing of its own: axes, ticks, curves, and a legend."""
+    """A drawing of its own: axes, ticks, curves, and a legend. Every `x` is counted in whole numbers."""
     height = bounds(curves)
     xs = [x for curve in curves for x in curve.xs]
     parts = [
@@ -113,10 +125,16 @@ def to_svg(
     parts.append(
         f'<path d="M{_MARGIN} {_MARGIN}V{bottom}H{_WIDTH - _MARGIN}" fill="none" stroke="#444444"/>'
     )
-    for i in range(5):
-        x, y = left + i * (right - left) / 4, low + i * (high - low) / 4
-        parts.append(_label(place(x, low)[0], bottom + 18, f"{x:.6g}", "middle"))
-        parts.append(_label(_MARGIN - 6, place(left, y)[1] + 4, f"{y:.4g}", "end"))
+    parts += [
+        *(
+            _label(place(x, low)[0], bottom + 18, f"{x:.6g}", "middle")
+            for x in round_values(left, right, _X_TICKS, least_step=1)
+        ),
+        *(
+            _label(_MARGIN - 6, place(left, y)[1] + 4, f"{y:.4g}", "end")
+            for y in round_values(low, high, _Y_TICKS)
+        ),
+    ]
     parts.append(_label(_WIDTH / 2, _HEIGHT - 12, x_label, "middle"))
     parts.append(_label(_MARGIN, _MARGIN - 10, y_label, "middle"))
     for mark in marks:

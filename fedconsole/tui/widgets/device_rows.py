@@ -23,6 +23,7 @@ PRESENCE_ROLES: Final = {
     Presence.CHANGED: "bad",
     Presence.ONLINE: "good",
     Presence.STALE: "warning",
+    Presence.FULL: "warning",
     Presence.OFFLINE: "dim",
     Presence.NEW: "accent",
     Presence.UNPAIRED: "accent",

@@ -64,7 +64,7 @@ def first_line(model: RunModel, widget: Widget, now: datetime, mode: str = "") -
     if not (model.is_finished or model.has_crashed):
         eta = model.eta_s(now)
         parts.append(_Part(0, Text(f"ETA {'—' if eta is None else span(eta[0])}")))
-        if eta is not None:
+        if eta is not None and eta[1] >= 1:
             parts.append(_Part(6, Text(f"(±{span(eta[1])})")))
     parts.append(_Part(1, Text(f"{_('elapsed')} {span(model.elapsed_s(now))}")))
     if mode:

@@ -31,6 +31,8 @@ from fedconsole.tui.widgets.table_cells import (
     padded,
 )
 
+_MARK_CELLS: Final = 2
+"""A click there marks a row, or takes its mark away."""
 _SORT_S: Final = 0.5
 """Rows that change places more often cannot be read."""
 
@@ -246,7 +248,7 @@ class LineTable(Filterable, can_focus=True):
 
     def _header(self, width: int) -> Strip:
         look = self.rich_style + style(self, "title")
-        segments = [Segment("  " if self._has_marks else "", look)]
+        segments = [Segment(" " * _MARK_CELLS if self._has_marks else "", look)]
         for column, cells in self._layout(width):
             title = _(column.title)
             if column.key == self._sort:
@@ -262,7 +264,9 @@ class LineTable(Filterable, can_focus=True):
         cells = self._source.cells(row)
         segments = []
         if self._has_marks:
-            segments.append(Segment(glyph("mark") if row in self.marked else " ", base))
+            is_marked = row in self.marked
+            look = base if is_marked else base + style(self, "dim")
+            segments.append(Segment(glyph("mark" if is_marked else "no mark"), look))
             segments.append(Segment(" ", base))
         for column, room in self._layout(width):
             segments += column_segments(column, cells.get(column.key), room, base)
@@ -279,7 +283,7 @@ class LineTable(Filterable, can_focus=True):
 
     def _layout(self, width: int) -> list[tuple[Column, int]]:
         """The columns that have room, with their widths."""
-        self._shown = laid_out(self._columns, width - (2 if self._has_marks else 0))
+        self._shown = laid_out(self._columns, width - (_MARK_CELLS if self._has_marks else 0))
         return self._shown
 
     def on_resize(self) -> None:
@@ -372,7 +376,7 @@ class LineTable(Filterable, can_focus=True):
         index = int(self.scroll_offset.y) + event.y - 1
         if index >= len(self._order):
             return
-        if self._has_marks and event.x == 0:
+        if self._has_marks and event.x < _MARK_CELLS:
             self._set_cursor(index)
             self.set_marked(self.marked ^ {self._order[index]})
         elif index == self._cursor:
@@ -381,7 +385,7 @@ class LineTable(Filterable, can_focus=True):
             self._set_cursor(index)
 
     def _click_header(self, x: int) -> None:
-        left = 2 if self._has_marks else 0
+        left = _MARK_CELLS if self._has_marks else 0
         for column, width in self._shown:
             if left <= x < left + width and column.sortable:
                 self._sort_by(column.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
@@ -222,7 +223,8 @@ class Plot(Widget, can_focus=True):
         return int((x - frame.left) / (frame.right - frame.left) * (width - 1))
 
     def _foot(self, frame: Frame, across: int) -> Strip:
-        left, right = _place_label(frame.left), _place_label(frame.right)
+        cell = (frame.right - frame.left) / across
+        left, right = _place_label(frame.left, cell), _place_label(frame.right, cell)
         gap = "─" * max(1, across - len(left) - len(right) - 2)
         text = " " * (_AXIS_CELLS - 1) + f"└{left} {gap} {right}"
         return Strip([Segment(text, self.rich_style + style(self, "dim"))])
@@ -262,6 +264,6 @@ def _axis_label(value: float) -> str:
     return next((text for text in texts if len(text) < _AXIS_CELLS), f"{value:.0e}")
 
 
-def _place_label(value: float) -> str:
-    """A step in full; of a second or a round no more than can be told apart."""
-    return f"{value:.6g}" if abs(value) >= 100 else f"{value:.3g}"
+def _place_label(value: float, cell: float) -> str:
+    """To some cells: what lies nearer cannot be told apart in the picture."""
+    return f"{round(value, max(0, -math.ceil(math.log10(cell)))):.6g}"

@@ -34,7 +34,7 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     max_memory: Size | None = None
     max_model: Size | None = None
-    max_batch_seconds: Annotated[float, Meta(ge=1)] = 600.0
+    max_batch_seconds: Annotated[float, Meta(ge=1, le=1e6)] = 600.0
     max_bytes: Size | None = None
     max_round_batches: AtLeastOne | None = None
     max_run_rounds: AtLeastOne | None = None
@@ -88,7 +88,7 @@ EXPECTED: Final[Mapping[type[Struct], Mapping[str, str]]] = {
     Limits: {
         "max_memory": _SIZE,
         "max_model": _SIZE,
-        "max_batch_seconds": "a number of seconds, at least 1",
+        "max_batch_seconds": "a number of seconds, from 1 to 1000000",
         "max_bytes": _SIZE,
         "max_round_batches": "a whole number of batches, at least 1",
         "max_run_rounds": "a whole number of rounds, at least 1",

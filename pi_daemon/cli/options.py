@@ -59,7 +59,9 @@ MaxModel = Annotated[
 ]
 MaxBatchSeconds = Annotated[
     float | None,
-    typer.Option(min=1, help="A batch that computes longer ends the trainer.", show_default="600"),
+    typer.Option(
+        min=1, max=1e6, help="A batch that computes longer ends the trainer.", show_default="600"
+    ),
 ]
 AcceptData = Annotated[
     str | None,

@@ -7,6 +7,7 @@ from typing import Final, NoReturn
 
 import typer
 
+from pi_daemon.protocol.limits import MAX_COUNT
 from pi_daemon.protocol.text import clean
 
 EXIT_REFUSED: Final = 3
@@ -28,4 +29,7 @@ def parse_size(option: str, text: str | None) -> int | None:
     factor = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(unit)
     if factor is None or not number.isdecimal() or int(number) == 0:
         refuse(f"{option} {text}: expected a size such as 512M or 2G")
-    return int(number) * factor
+    size = int(number) * factor
+    if size > MAX_COUNT:
+        refuse(f"{option} {text}: expected at most {MAX_COUNT >> 30}G")
+    return size

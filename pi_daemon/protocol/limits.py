@@ -12,6 +12,8 @@ MIN_PROTO: Final = 1
 SUBPROTOCOL: Final = "fedconsole.v1"
 PORT: Final = 10002
 
+MAX_COUNT: Final = 2**53 - 1
+"""JavaScript and many JSON libraries hold integers exactly only up to this."""
 MAX_FRAME_BYTES: Final = 1 << 20
 """One websocket frame, text or binary. The websockets library's own default."""
 CHUNK_BYTES: Final = 256 << 10

@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 
 from pi_daemon.protocol.limits import (
     MAX_CLASSES,
+    MAX_COUNT,
     MAX_DATASETS,
     MAX_DIMENSIONS,
     MAX_MODEL_BYTES,
@@ -23,9 +24,8 @@ Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 DATASET_NAME: Final = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$(?!\n)"
 DatasetName = Annotated[str, Meta(pattern=DATASET_NAME)]
 """Of a dataset that is dealt: its file has this name."""
-Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
-"""JavaScript and many JSON libraries hold integers exactly only up to 2**53 - 1."""
-Positive = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
+Positive = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
 PerClass = Annotated[tuple[Count, ...], Meta(max_length=MAX_CLASSES)]
 Seed = Annotated[str, Meta(pattern="^[0-9]{1,19}$")]
 """A 63-bit integer in decimal digits, as a string for the same reason."""

@@ -115,6 +115,10 @@ def test_an_empty_file_changes_nothing() -> None:
             'limits.max_model is "0": expected a size in quotes, such as "512M"',
         ),
         (
+            "[limits]\nmax_batch_seconds = 1e300",
+            "limits.max_batch_seconds is 1e300: expected a number of seconds, from 1 to 1000000",
+        ),
+        (
             "[limits]\nmax_run_rounds = 0",
             "limits.max_run_rounds is 0: expected a whole number of rounds, at least 1",
         ),
@@ -137,7 +141,7 @@ def test_an_empty_file_changes_nothing() -> None:
             "share.x.min_examples is 0: expected a whole number of examples, at least 1",
         ),
     ],
-    ids=range(19),
+    ids=range(20),
 )
 def test_what_cannot_be_is_said_in_one_line_with_file_and_key(text: str, said: str) -> None:
     with pytest.raises(ConfigError) as refused:

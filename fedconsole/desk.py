@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from fedconsole.history import RoundSummary, RunSummary
 
 _END_S = 10.0
+
+
+class _HasLeftError(Exception):
+    """The operator does not wait for an engine any more."""
 
 
 class RealDesk:
@@ -149,7 +154,18 @@ class RealDesk:
     async def take_up(self, run: str) -> None:
         from fedconsole.engine.launch import take_up_engine
 
-        self._keep(await asyncio.to_thread(take_up_engine, run))
+        has_left = threading.Event()
+
+        def wait(_num_seconds: int) -> None:
+            if has_left.is_set():
+                raise _HasLeftError
+
+        try:
+            engine = await asyncio.to_thread(take_up_engine, run, while_waiting=wait)
+        except asyncio.CancelledError:
+            has_left.set()
+            raise
+        self._keep(engine)
 
     def _keep(self, started: subprocess.Popen[bytes]) -> None:
         self._engines = [engine for engine in self._engines if engine.poll() is None]

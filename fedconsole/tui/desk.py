@@ -76,7 +76,10 @@ class Desk(Protocol):
         """Start a run and return its id. Raises FedconsoleError."""
 
     async def take_up(self, run: str) -> None:
-        """Start another engine for a run whose own is gone. Raises FedconsoleError."""
+        """Start another engine for a run whose own is gone; cancelled, leave the run as it is.
+
+        Raises FedconsoleError.
+        """
 
     def preflight(self, plan: Plan) -> AsyncIterator[Line]:
         """A dry run: `preflight` lines, then `run.finished`."""

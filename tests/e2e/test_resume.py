@@ -19,7 +19,9 @@ from msgspec.structs import replace
 
 from fedconsole import history, paths
 from fedconsole.cli.main import carry_out
+from fedconsole.config import load
 from fedconsole.coordinator.plan import Plan
+from fedconsole.desk import RealDesk
 from fedconsole.engine import launch
 from fedconsole.engine.control import ControlLink
 from fedconsole.engine.launch import new_run_id, start_engine, take_up_engine
@@ -344,6 +346,21 @@ async def test_an_engine_that_takes_a_run_up_may_read_for_longer_than_a_new_one_
     assert not history.is_carried(run)
     assert list(history.lines(run)) == before
     assert await take_up(run) == 0
+
+
+async def test_a_console_that_is_left_while_it_takes_a_run_up_leaves_the_run_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = new_run_id()
+    await carry_until(run, digits_plan(rounds=3), lambda line: line["type"] == "round.finished")
+    monkeypatch.setattr(launch, "_PATIENCE_S", 0.01)
+    taking_up = asyncio.get_running_loop().create_task(RealDesk(load({})).take_up(run))
+    await asyncio.sleep(0)
+    taking_up.cancel()
+    await asyncio.wait([taking_up])
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert not history.is_carried(run)
+    assert outcome_of(run) == (history.RunState.CRASHED, None)
 
 
 async def test_a_run_that_has_ended_is_not_taken_up() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ from fedconsole.errors import RefusedError
 from fedconsole.tui.desk import Line
 from fedconsole.tui.formats import span
 from fedconsole.tui.opening import Opening
+from fedconsole.tui.screens import taking_up
 from fedconsole.tui.screens.live import LiveScreen
 from tests.support.desk import PreparedDesk
 from tests.support.histories import lines_of, press, settle, text_of, told
@@ -126,6 +128,38 @@ async def test_resuming_what_was_resumed_elsewhere_joins_it() -> None:
         await shows(pilot, "▶ TRAINING")
         assert "it is resumed already" not in told(pilot)
         assert f"fedconsole resume {RUN}" not in told(pilot)
+
+
+@dataclass
+class ReadingDesk(BrokenDesk):
+    """Its engines read a journal that never ends."""
+
+    has_left: bool = False
+
+    async def take_up(self, run: str) -> None:
+        self.taken_up.append(run)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.has_left = True
+            raise
+
+
+async def test_while_a_long_journal_is_read_that_is_told_and_the_console_can_be_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(taking_up, "TELL_S", 0.01)
+    desk = ReadingDesk(journals={RUN: BUSY}, running={RUN})
+    async with console(desk, LIVE) as pilot:
+        await shows(pilot, "☓ CRASHED")
+        await pilot.press("u")
+        words = f"reading the journal of {RUN}: it is long; quitting leaves the run as it is"
+        await until(pilot, lambda: words in told(pilot))
+        await pilot.press("u")
+        await press(pilot, "4")
+        assert not desk.has_left
+    assert desk.has_left
+    assert desk.taken_up == [RUN]
 
 
 async def test_a_run_with_an_engine_has_nothing_to_resume() -> None:

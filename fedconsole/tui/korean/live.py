@@ -19,6 +19,9 @@ WORDS: Final = {
     ),
     "Pause": "일시정지",
     "Resume": "재개",
+    "reading the journal of {run}: it is long; quitting leaves the run as it is": (
+        "{run}의 기록을 읽는 중입니다. 기록이 깁니다. 지금 종료해도 실행은 그대로 남습니다"
+    ),
     "Hold the replay": "재생 멈춤",
     "Stop after this round": "이 라운드 뒤 정지",
     "Go on with fewer": "적은 수로 계속",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -21,6 +22,9 @@ def main() -> None:
 
     settle(Color.AUTO)
     if len(sys.argv) == 1 and has_full_screen():
+        # What a start makes stays: a tenth of its time would go into looking for garbage among it.
+        # The console enables it again once its first picture is there.
+        gc.disable()
         from fedconsole.cli.console import open_console
         from fedconsole.config import load
         from fedconsole.errors import FedconsoleError
@@ -32,6 +36,7 @@ def main() -> None:
         else:
             if not settings.front_end().plain:
                 sys.exit(open_console(settings))
+        gc.enable()
     from fedconsole.cli.main import main as command_line
 
     if signal.getsignal(signal.SIGINT) is _leave:

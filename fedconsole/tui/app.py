@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable
 from datetime import datetime
@@ -99,6 +100,11 @@ class FedconsoleApp(TellingApp):
             await self.show_run(self._opening.run)
         if self._opening.replay is not None:
             await self._replay(*self._opening.replay)
+
+    def on_ready(self) -> None:
+        if not gc.isenabled():
+            gc.freeze()  # what the start has made is never looked through again
+            gc.enable()
 
     def _build_driver(self, *args: Any, **options: Any) -> Driver:
         driver = super()._build_driver(*args, **options)

@@ -91,6 +91,20 @@ async def test_what_is_wrong_stands_under_its_field_while_it_is_typed() -> None:
         assert "✗" not in "\n".join(lines_of(pilot)[1:20])
 
 
+async def test_the_form_is_there_before_all_of_its_fields_and_keeps_what_is_typed_meanwhile() -> (
+    None
+):
+    async with console(fleet(settings={"rounds": 7}), "fleet") as pilot:
+        await pilot.app.switch_mode("new")
+        form = form_of(pilot)
+        assert [field.spec.name for field in form.query(FormField)] == ["task"]
+        form.query_one("#task", Input).value = "ecg"
+        await until(pilot, lambda: form.query("#more"))
+        await settle(pilot)
+        typed = {field.spec.name: field.text for field in form.query(FormField) if field.text}
+        assert typed == {"task": "ecg", "rounds": "7"}
+
+
 async def test_what_is_missing_is_listed_and_the_start_is_disabled_until_nothing_is() -> None:
     async with console(PreparedDesk(), "new") as pilot:
         assert foot_of(pilot) == [

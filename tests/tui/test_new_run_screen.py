@@ -105,6 +105,14 @@ async def test_the_form_is_there_before_all_of_its_fields_and_keeps_what_is_type
         assert typed == {"task": "ecg", "rounds": "7"}
 
 
+async def test_tab_waits_for_the_next_field_and_what_is_typed_behind_it_too() -> None:
+    async with console(fleet(), "fleet") as pilot:
+        await pilot.app.switch_mode("new")
+        assert len(form_of(pilot).query(FormField)) == 1
+        await press(pilot, "tab", "2", "0")
+        assert form_of(pilot).query_one("#rounds", Input).value == "20"
+
+
 async def test_what_is_missing_is_listed_and_the_start_is_disabled_until_nothing_is() -> None:
     async with console(PreparedDesk(), "new") as pilot:
         assert foot_of(pilot) == [

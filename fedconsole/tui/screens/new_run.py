@@ -54,8 +54,8 @@ class NewRunScreen(ConsoleScreen):
     )
     BINDINGS: ClassVar = [
         # At once, not when the field has had its turn: what is typed next goes into the next one.
-        key("tab", "app.focus_next", "Next field", show=False, priority=True),
-        key("shift+tab", "app.focus_previous", "Previous field", show=False, priority=True),
+        key("tab", "go_to_field(1)", "Next field", show=False, priority=True),
+        key("shift+tab", "go_to_field(-1)", "Previous field", show=False, priority=True),
         key("f9,ctrl+r", "start", "Start", cli="fedconsole run PLAN"),
         key("f5", "check", "Check", cli="fedconsole run --dry-run PLAN"),
         key("ctrl+l", "last_run", "Last run's settings"),
@@ -83,6 +83,7 @@ class NewRunScreen(ConsoleScreen):
         """What goes on; None: nothing."""
         self._is_filling = False
         self._choice = WorkerChoice(desk, self)
+        self._is_complete = asyncio.Event()
         self._absent: list[str] = []
         """Chosen ones that did not answer when the foot was drawn."""
         self._lacks_data = False
@@ -115,7 +116,12 @@ class NewRunScreen(ConsoleScreen):
         self.retell()
         self._fill_from_settings()
         # Only a field that has its place on the screen gets the terminal's caret, which input methods need.
-        self.call_after_refresh(self.query_one("#task", Input).focus)
+        self.call_after_refresh(self._focus_first)
+
+    def _focus_first(self) -> None:
+        if self.focused is None:
+            # `focus()` would wait for its turn behind a key that is pressed meanwhile.
+            self.set_focus(self.query_one("#task", Input))
 
     def on_screen_resume(self) -> None:
         self._complete()
@@ -131,6 +137,7 @@ class NewRunScreen(ConsoleScreen):
         more = Collapsible(title=_("more"), id="more")
         await self.query_one("#form").mount_all([*fields, more])
         self._show_state()
+        self._is_complete.set()
 
     def _fill_from_settings(self) -> None:
         self.state.fill_values(self.desk.configured())
@@ -281,6 +288,12 @@ class NewRunScreen(ConsoleScreen):
         self.query_one("#workers", LineTable).focus()
 
     # Actions
+
+    async def action_go_to_field(self, step: int) -> None:
+        # What was typed right behind it waits, too.
+        await self._is_complete.wait()
+        self._focus_first()
+        (self.focus_next if step > 0 else self.focus_previous)()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("start", "check", "copy_command", "write_file"):

@@ -22,6 +22,7 @@ from fedconsole.tui.desk import Desk
 from fedconsole.tui.formats import clock, fit
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.lang import _
+from fedconsole.tui.messages import Notice
 from fedconsole.tui.theme import style
 from fedconsole.tui.widgets.filter_bar import FilteringScreen
 
@@ -342,6 +343,15 @@ class ConsoleScreen(FilteringScreen):
     def on_resize(self, event: events.Resize) -> None:
         is_small = event.size.width < TooSmall.MIN_WIDTH or event.size.height < TooSmall.MIN_HEIGHT
         self.query_one(TooSmall).display = is_small
+
+    def on_key(self, event: events.Key) -> None:
+        """Of a key of this screen that does nothing now: why."""
+        active = self.active_bindings.get(event.key)
+        if active is None or active.enabled or active.node is not self:
+            return
+        offer = OfferedKey(event.key, active.binding, self, is_enabled=False)
+        words = f"{_(active.binding.description)}: {hindrance(offer, self)}"
+        self.post_message(Notice(words, "warning"))
 
     def on_screen_resume(self) -> None:
         cast("FedconsoleApp", self.app).tell_held()

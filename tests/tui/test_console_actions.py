@@ -71,7 +71,17 @@ SCREENS: dict[str, tuple[type[ConsoleScreen], Opening, tuple[str, ...]]] = {
 }
 """Each with what opens it."""
 ONLY_SHOW = {
-    *("pane(1)", "pane(-1)", "other_metric", "next_axis", "zoom", "want_filter", "app.focus_next"),
+    *(
+        "go_to_field(1)",
+        "go_to_field(-1)",
+        "pane(1)",
+        "pane(-1)",
+        "other_metric",
+        "next_axis",
+        "zoom",
+        "want_filter",
+        "app.focus_next",
+    ),
     "app.focus_previous",
     *("replay_pause", "slower", "faster", "last_run", "copy_command", "app.mode('new')"),
 }

@@ -209,8 +209,10 @@ async def test_marks_choose_up_to_four_runs_to_compare(desk: PreparedDesk) -> No
     async with opened(desk) as pilot:
         await press(pilot, "space", "c")
         assert isinstance(pilot.app.screen, HistoryScreen)
+        why = "Compare: not possible now: mark two runs or more with Space"
+        assert told(pilot) == [why]
         await press(pilot, "space", "space", "space", "space")
-        assert told(pilot) == ["at most 4 runs can be compared"]
+        assert told(pilot) == [why, "at most 4 runs can be compared"]
         await press(pilot, "c")
         screen = pilot.app.screen
         assert isinstance(screen, CompareScreen)

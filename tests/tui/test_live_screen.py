@@ -12,6 +12,7 @@ from fedconsole.tui.desk import Line
 from fedconsole.tui.dialogs.alarms import AlarmsDialog
 from fedconsole.tui.dialogs.choice import Choice
 from fedconsole.tui.formats import span
+from fedconsole.tui.keys import JAMO
 from fedconsole.tui.opening import Opening
 from fedconsole.tui.screens.history import HistoryScreen
 from fedconsole.tui.screens.live import LiveScreen
@@ -247,6 +248,15 @@ async def test_what_is_not_possible_now_is_neither_offered_nor_asked_for(
                 await press(pilot, key)
                 assert isinstance(pilot.app.screen, LiveScreen)
         assert desk.requests == []
+
+
+@pytest.mark.parametrize("key", ["p", JAMO["p"]])
+async def test_a_key_that_is_not_possible_now_says_why(key: str) -> None:
+    desk = going(BUSY[:1])
+    async with console(desk, LIVE) as pilot:
+        await press(pilot, key)
+        words = "Pause: not possible now: the run is PREPARING"
+        assert (told(pilot), desk.requests) == ([words], [])
 
 
 async def test_without_a_request_to_stop_the_question_offers_to_abort_only() -> None:

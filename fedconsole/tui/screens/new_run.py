@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from shlex import quote
@@ -33,6 +34,8 @@ from fedconsole.tui.widgets.run_foot import RunFoot
 from pi_daemon.protocol.text import clean
 
 _NAMED: Final = 4
+_FIRST_FRAME_S: Final = 0.1
+"""Textual draws nothing in the first half of it, lest one see a screen that is not complete."""
 _LOOKING: Final = "Looking for devices…\nOr simulate some workers."
 _NO_DEVICES: Final = "No devices found yet.\nSimulate some, or add one on the Fleet screen."
 
@@ -51,8 +54,8 @@ class NewRunScreen(ConsoleScreen):
     )
     BINDINGS: ClassVar = [
         # At once, not when the field has had its turn: what is typed next goes into the next one.
-        key("tab", "app.focus_next", "Next field", show=False, priority=True),
-        key("shift+tab", "app.focus_previous", "Previous field", show=False, priority=True),
+        key("tab", "go_to_field(1)", "Next field", show=False, priority=True),
+        key("shift+tab", "go_to_field(-1)", "Previous field", show=False, priority=True),
         key("f9,ctrl+r", "start", "Start", cli="fedconsole run PLAN"),
         key("f5", "check", "Check", cli="fedconsole run --dry-run PLAN"),
         key("ctrl+l", "last_run", "Last run's settings"),
@@ -80,6 +83,7 @@ class NewRunScreen(ConsoleScreen):
         """What goes on; None: nothing."""
         self._is_filling = False
         self._choice = WorkerChoice(desk, self)
+        self._is_complete = asyncio.Event()
         self._absent: list[str] = []
         """Chosen ones that did not answer when the foot was drawn."""
         self._lacks_data = False
@@ -95,11 +99,7 @@ class NewRunScreen(ConsoleScreen):
     def body(self) -> ComposeResult:
         with Horizontal(id="top"):
             with VerticalScroll(id="form", can_focus=False):
-                for spec in FIELDS:
-                    if not spec.is_more:
-                        yield FormField(spec)
-                # Its fields come when it is unfolded: they are half of what takes time here.
-                yield Collapsible(id="more")
+                yield FormField(FIELDS[0])
             with Vertical(id="choose"):
                 yield LineTable(
                     WORKER_COLUMNS,
@@ -116,14 +116,36 @@ class NewRunScreen(ConsoleScreen):
         self.retell()
         self._fill_from_settings()
         # Only a field that has its place on the screen gets the terminal's caret, which input methods need.
-        self.call_after_refresh(self.query_one("#task", Input).focus)
+        self.call_after_refresh(self._focus_first)
+
+    def _focus_first(self) -> None:
+        if self.focused is None:
+            # `focus()` would wait for its turn behind a key that is pressed meanwhile.
+            self.set_focus(self.query_one("#task", Input))
+
+    def on_screen_resume(self) -> None:
+        self._complete()
+
+    @work(group="read")
+    async def _complete(self) -> None:
+        """The other fields are half of what takes time here: the first frame does without them."""
+        await asyncio.sleep(_FIRST_FRAME_S)
+        if self.query("#more"):
+            return
+        fields = [FormField(spec) for spec in FIELDS[1:] if not spec.is_more]
+        # Its fields come when it is unfolded.
+        more = Collapsible(title=_("more"), id="more")
+        await self.query_one("#form").mount_all([*fields, more])
+        self._show_state()
+        self._is_complete.set()
 
     def _fill_from_settings(self) -> None:
         self.state.fill_values(self.desk.configured())
         self._show_state()
 
     def retell(self) -> None:
-        self.query_one("#more", Collapsible).title = _("more")
+        for more in self.query("#more").results(Collapsible):
+            more.title = _("more")
         self._changed()
 
     @on(Collapsible.Expanded, "#more")
@@ -135,6 +157,10 @@ class NewRunScreen(ConsoleScreen):
             self._show_state()
 
     # Between the state and the fields
+
+    def _fields(self) -> list[FormField]:
+        """Those that are there already."""
+        return [field for field in self.query(FormField) if field.is_mounted]
 
     def fill(self, plan: Plan) -> None:
         """Show the plan of another run."""
@@ -148,7 +174,7 @@ class NewRunScreen(ConsoleScreen):
 
     def _show_state(self) -> None:
         self._is_filling = True
-        for field in self.query(FormField):
+        for field in self._fields():
             field.set_text(clean(self.state.texts.get(field.spec.name, "")))
         self.query_one("#workers", LineTable).set_marked(frozenset(self.state.workers))
         self._is_filling = False
@@ -156,10 +182,11 @@ class NewRunScreen(ConsoleScreen):
 
     @on(Input.Changed)
     @on(Select.Changed)
-    def _typed(self) -> None:
+    def _typed(self, event: Input.Changed | Select.Changed) -> None:
         if not self._is_filling:
-            for field in self.query(FormField):
-                self.state.texts[field.spec.name] = field.text
+            for field in self._fields():
+                if field.spec.name == event.control.id:
+                    self.state.texts[field.spec.name] = field.text
             self._changed()
 
     @on(LineTable.Marked)
@@ -177,7 +204,7 @@ class NewRunScreen(ConsoleScreen):
         self._plan, problems = self.state.read()
         if self._plan and self._plan.task.endswith(".py") and not _is_file(self._plan.task):
             self._plan, problems = None, {"task": _("there is no such file here")}
-        for field in self.query(FormField):
+        for field in self._fields():
             problem = problems.get(field.spec.name)
             field.show_problem(problem and retold(problem))
         self._problems = problems
@@ -261,6 +288,12 @@ class NewRunScreen(ConsoleScreen):
         self.query_one("#workers", LineTable).focus()
 
     # Actions
+
+    async def action_go_to_field(self, step: int) -> None:
+        # What was typed right behind it waits, too.
+        await self._is_complete.wait()
+        self._focus_first()
+        (self.focus_next if step > 0 else self.focus_previous)()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("start", "check", "copy_command", "write_file"):

@@ -26,6 +26,9 @@ _UNSENT_BYTES: Final = 128 << 10
 _MAX_UNREAD_BYTES: Final = 4 * MAX_FRAME_BYTES
 """In this process. Who sends waits at a few kB: a frame of each task that does, and pongs, are all there is."""
 
+_FAREWELL_BYTES: Final = 16 << 10
+"""A hello and what closes a websocket, with room."""
+
 
 class _LiveConnection(Connection):
     """Every byte counts as a sign of life: on a slow link a chunk takes longer than its sender may be
@@ -94,3 +97,17 @@ class ConsoleConnection(_LiveConnection, ClientConnection):
 
 class DaemonConnection(_LiveConnection, ServerConnection):
     """The daemon's end."""
+
+    _may_come_bytes: int | None = None
+
+    def bound_what_comes(self) -> None:
+        """The other side is turned away: it may answer that, and no more of it is looked at."""
+        self._may_come_bytes = _FAREWELL_BYTES
+
+    def data_received(self, data: bytes) -> None:
+        if self._may_come_bytes is not None:
+            self._may_come_bytes -= len(data)
+            if self._may_come_bytes < 0:
+                self.transport.abort()
+                return
+        super().data_received(data)

@@ -233,7 +233,7 @@ class RunStore:
 
     def keep_updates(self, names: Collection[str]) -> None:
         """Delete all updates but these, which an earlier engine took in."""
-        for path in self.updates.iterdir():
+        for path in self.updates.glob("*.safetensors"):
             if path.name not in names:
                 path.unlink(missing_ok=True)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -174,7 +175,13 @@ class Work:
             # The checkpoint has these very names: one file serves as both.
             temporary = path.with_name(path.name + ".partial")
             temporary.unlink(missing_ok=True)
-            temporary.hardlink_to(model.path)
+            try:
+                temporary.hardlink_to(model.path)
+            except FileNotFoundError:
+                raise
+            except OSError:
+                # Some file systems have no links.
+                shutil.copyfile(model.path, temporary)
             put_in_place(temporary, path)
         else:
             _write_state_dict(path, self._state_dict(model))

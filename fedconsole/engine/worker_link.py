@@ -274,12 +274,14 @@ class WorkerLink:
                     connection.send_bytes(blob, captured.graphs),
                 )
         except CommandRefused as error:
+            if error.code in _TAKEN:
+                raise self._wait_for_another_run(error) from error
             raise Refusal(str(error)) from error
         self._job.prepared[self.worker_id] = prepared
         return prepared
 
     def _wait_for_another_run(self, error: CommandRefused) -> LinkClosed:
-        """It took the device while this run's engine stood still or was gone; told once."""
+        """It took the device while this run's engine stood still, was gone or captured its task; told once."""
         self._fence = None
         if not self._is_taken:
             self._is_taken = True

@@ -88,7 +88,8 @@ class Recorder:
     # What consoles ask and are told
 
     def on_command(self, link: int, command: Command) -> None:
-        self._commands[link, command.cmd_id] = command
+        # Whoever gives its number to another command meanwhile hides nothing by it.
+        self._commands.setdefault((link, command.cmd_id), command)
         if len(self._commands) > MAX_COMMANDS:
             self._commands.popitem(last=False)
 

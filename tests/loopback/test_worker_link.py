@@ -160,6 +160,21 @@ async def test_a_device_that_another_run_took_meanwhile_is_waited_for(tmp_path: 
         await asyncio.wait([running], timeout=_WAIT_S)
 
 
+async def test_a_device_that_another_run_takes_before_it_is_ready_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    async with linked(tmp_path) as (device, link, told):
+        device.is_fenced = True
+        running = asyncio.get_running_loop().create_task(link.run())
+        async with asyncio.timeout(_WAIT_S):
+            assert await told.warnings.get() == "another run has taken it: the fence is over"
+            device.is_fenced = False
+            await told.joined.wait()
+        assert not told.refused.is_set()
+        running.cancel()
+        await asyncio.wait([running], timeout=_WAIT_S)
+
+
 @pytest.mark.parametrize("is_taken_up", [False, True])
 async def test_a_new_run_does_not_wait_for_a_device_that_another_has_and_one_taken_up_does(
     tmp_path: Path, is_taken_up: bool

@@ -68,6 +68,8 @@ class EchoDaemon:
     evaluation: Callable[[m.Evaluate], m.Answer] | None = None
     """What it answers to that; None: it has no holdout."""
     may_deliver: asyncio.Event = field(default_factory=asyncio.Event)
+    is_fenced: bool = False
+    """Another console takes its lease before it is made ready."""
     may_answer: asyncio.Event = field(default_factory=_set_event)
     """Until then it hears nothing."""
     may_prepare: asyncio.Event = field(default_factory=_set_event)
@@ -193,6 +195,10 @@ class _EchoLink:
         self, command: m.Prepare | m.StartRound | m.Evaluate, content: bytes
     ) -> None:
         evaluation = self._device.evaluation
+        if isinstance(command, m.Prepare) and self._device.is_fenced:
+            code, reason = m.RefusalCode.STALE_FENCE, "the fence is over"
+            await self._say(m.Refused(command.cmd_id, code, reason))
+            return
         if isinstance(command, m.Prepare):
             await self._device.may_prepare.wait()
             self._batch_size = command.batch_size

@@ -295,6 +295,15 @@ def test_an_evaluation_and_data_that_came_have_their_lines() -> None:
     ]
 
 
+def test_a_command_that_takes_the_number_of_another_hides_it_not() -> None:
+    found = recorder()
+    put = command(PutData, "7", sha256="f" * 64, offset=0, rest=Blob(3, 90, "a" * 64))
+    found.on_command(1, put)
+    found.on_command(1, command(RenewLease, "7"))
+    [entry] = found.on_action(Tell(1, DataStored("7", CARD)))
+    assert entry["what"] == "data stored"
+
+
 def test_what_a_repeated_command_is_told_again_has_one_line() -> None:
     found = recorder()
     evaluate = command(Evaluate, "7", round=2, model_id="c" * 64, model=None)

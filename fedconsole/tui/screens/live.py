@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -154,6 +154,10 @@ class LiveScreen(Steering, TakingUp):
             self._last_words = str(error)
             self.model.alarm(self._last_words, at=self.desk.now())
             return
+        finally:
+            # Not left to the end of the event loop, which would break into what it still does.
+            if isinstance(source, AsyncGenerator):
+                await source.aclose()
         goes_on = self._replay is not None and self.desk.is_running(self.run_id)
         if not (self.model.is_finished or goes_on):
             words = "the engine of run {run} ended without a last word; finished rounds are kept"

@@ -164,4 +164,4 @@ def memory_share(record: DeviceRecord) -> str:
     health = record.telemetry
     if health is None or not health.memory_total_bytes:
         return "-"
-    return percent(health.memory_bytes / health.memory_total_bytes)
+    return percent(min(1.0, health.memory_bytes / health.memory_total_bytes))

@@ -544,3 +544,12 @@ async def test_a_wide_screen_has_longer_trends() -> None:
             trends[width] = "".join(sign for sign in row if sign in "▁▂▃▄▅▆▇█")
     assert 12 <= len(trends[90]) < len(trends[140]) == 20
     assert trends[140].endswith(trends[90])
+
+
+async def test_a_run_that_is_joined_late_says_that_its_lines_are_still_read() -> None:
+    desk = going(BUSY)
+    desk.wall += timedelta(seconds=20)
+    async with console(desk, LIVE) as pilot:
+        await shows(pilot, "catching up")
+        desk.let_pass(2)
+        await until(pilot, lambda: "catching up" not in text_of(pilot))

@@ -49,6 +49,7 @@ WORDS: Final = {
     "nothing matches the filter": "필터에 맞는 것이 없습니다",
     "bytes": "바이트",
     "held": "멈춤",
+    "catching up": "따라잡는 중",
     "follows": "따라감",
     "from {level}": "{level} 이상",
     "since the start": "시작부터",

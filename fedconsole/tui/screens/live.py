@@ -54,6 +54,9 @@ _TOGETHER: Final = timedelta(seconds=1)
 """Workers in the palette."""
 _TEST_COLOUR: Final = "#999999"
 _LOOK_EVERY_S: Final = 2.0
+_BEHIND_S: Final = 5.0
+_READING_S: Final = 1.0
+"""Without a line for so long, all lines are read."""
 """For another engine, when the run's own is gone."""
 
 
@@ -106,6 +109,8 @@ class LiveScreen(Steering, TakingUp):
         """Why nothing more comes, if the engine did not say."""
         self._looked_s = 0.0
         """When there was no engine; of the desk's clock."""
+        self._read_s = 0.0
+        """When the last line came; of the desk's clock."""
         self._rows = WorkerRows(self.model, self)
 
     @property
@@ -147,6 +152,7 @@ class LiveScreen(Steering, TakingUp):
             async for line in source:
                 told = datetime.fromisoformat(line["time"])
                 self.model.apply(line, told if self._replay else self._time.of(told))
+                self._read_s = self.desk.clock()
                 num += 1
                 if num % _LINES_AT_ONCE == 0:
                     await asyncio.sleep(0)
@@ -214,9 +220,16 @@ class LiveScreen(Steering, TakingUp):
 
     def _mode(self) -> str:
         if self._replay is None:
-            return ""
+            return _("catching up") if self._is_behind() else ""
         held = f" {_('held')}" if self._replay.is_paused else ""
         return f"{_('REPLAY')} {self._replay.speed:g}x{held}"
+
+    def _is_behind(self) -> bool:
+        """Lines of long ago are still being read: what is shown is how the run stood then."""
+        last = self.model.last_at
+        if last is None or self.model.is_finished or self.desk.clock() - self._read_s > _READING_S:
+            return False
+        return (self._now() - last).total_seconds() > _BEHIND_S
 
     def _flush_banner(self) -> None:
         line = self.query_one("#banner", Line)

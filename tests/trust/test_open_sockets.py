@@ -246,6 +246,7 @@ async def test_an_initialised_daemon_listens_for_the_consoles_that_it_knows(plac
 
 
 async def test_the_owners_commands_listen_on_nothing_public(place: Path) -> None:
+    (place / "card" / "etc").mkdir(parents=True)
     async with paired_daemon(place), looking(place) as found:
         await carry_out_all(PI_DAEMON, OWNER, PLACE=str(place))
     assert found == set()

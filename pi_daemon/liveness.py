@@ -26,6 +26,8 @@ _UNSENT_BYTES: Final = 128 << 10
 _MAX_UNREAD_BYTES: Final = 4 * MAX_FRAME_BYTES
 """In this process. Who sends waits at a few kB: a frame of each task that does, and pongs, are all there is."""
 
+_STRANGER_BYTES: Final = 128 << 10
+"""The request for a websocket, a hello or a question to pair, with room."""
 _FAREWELL_BYTES: Final = 16 << 10
 """A hello and what closes a websocket, with room."""
 
@@ -96,12 +98,16 @@ class ConsoleConnection(_LiveConnection, ClientConnection):
 
 
 class DaemonConnection(_LiveConnection, ServerConnection):
-    """The daemon's end."""
+    """The daemon's end. Of a stranger it looks at a few bytes: to answer pings takes its time from consoles."""
 
-    _may_come_bytes: int | None = None
+    _may_come_bytes: int | None = _STRANGER_BYTES
 
-    def bound_what_comes(self) -> None:
-        """The other side is turned away: it may answer that, and no more of it is looked at."""
+    def let_in(self) -> None:
+        """It is a console of this device."""
+        self._may_come_bytes = None
+
+    def turn_away(self) -> None:
+        """The other side may answer that."""
         self._may_come_bytes = _FAREWELL_BYTES
 
     def data_received(self, data: bytes) -> None:

@@ -213,7 +213,7 @@ class Link:
 async def hang_up(socket: ServerConnection, code: int, reason: str) -> None:
     """Close, within a second also where the other side neither reads nor answers, or never stops to send."""
     assert isinstance(socket, DaemonConnection)
-    socket.bound_what_comes()
+    socket.turn_away()
     asyncio.get_running_loop().call_later(_TURN_AWAY_S, socket.transport.abort)
     await socket.close(code, close_reason(reason))
 

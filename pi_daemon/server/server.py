@@ -24,6 +24,7 @@ from pi_daemon.device.device import Device
 from pi_daemon.device.receiving import Intake
 from pi_daemon.discovery import Announcement, RegisteredDaemon, registered
 from pi_daemon.identity import Identity
+from pi_daemon.liveness import DaemonConnection
 from pi_daemon.protocol.codec import (
     Unknown,
     close_reason,
@@ -164,6 +165,8 @@ class Server:
             await hang_up(socket, CLOSE_TOO_MANY_LINKS, reason)
             return
         self._admission.keep(socket.remote_address)
+        assert isinstance(socket, DaemonConnection)
+        socket.let_in()
         link = Link(next(self._numbers), socket, console)
         self._links[link.number] = link
         status = self._device.status(time.monotonic())

@@ -23,7 +23,7 @@ class RawSocket:
         self.answer = answer
         """To the handshake: status line and headers."""
         self.writer = writer
-        self._reader = reader
+        self.reader = reader
 
     def write(
         self, opcode: int, payload: bytes, *, fin: bool = True, rsv: int = 0, masked: bool = True
@@ -69,12 +69,12 @@ class RawSocket:
         raise AssertionError("64 MiB of pings were taken")
 
     async def _frame(self) -> tuple[int, bytes]:
-        first, size = await self._reader.readexactly(2)
+        first, size = await self.reader.readexactly(2)
         if size == 126:
-            (size,) = struct.unpack(">H", await self._reader.readexactly(2))
+            (size,) = struct.unpack(">H", await self.reader.readexactly(2))
         elif size == 127:
-            (size,) = struct.unpack(">Q", await self._reader.readexactly(8))
-        return first & 15, await self._reader.readexactly(size)
+            (size,) = struct.unpack(">Q", await self.reader.readexactly(8))
+        return first & 15, await self.reader.readexactly(size)
 
 
 @asynccontextmanager

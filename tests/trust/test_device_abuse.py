@@ -29,7 +29,7 @@ from pi_daemon.trust.tls import console_context
 from tests.support.daemons import DaemonProcess, owner_command
 from tests.support.links import RawLink, console_hello, open_link
 from tests.support.pairing import PairedConsole, closing, open_socket, pair, paired_daemon
-from tests.support.raw_socket import TEXT, raw_socket
+from tests.support.raw_socket import PING, TEXT, raw_socket
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -190,6 +190,17 @@ async def test_who_says_nothing_is_closed(running: DaemonProcess, desk: PairedCo
 
     told = await asyncio.gather(code(guest, PATH), code(desk.context, "/"), code(guest, "/"))
     assert told == [4400, 4400, 4401]
+
+
+async def test_of_a_stranger_that_floods_little_is_looked_at(
+    running: DaemonProcess, desk: PairedConsole
+) -> None:
+    guest = console_context(None, [desk.device])
+    async with raw_socket(running.port, tls=guest) as socket:
+        for _ in range(8_192):
+            socket.write(PING, bytes(125))
+        # A pong for each ping that was looked at, and 4401.
+        assert len(await ending(socket.reader)) < 160 << 10
 
 
 # After it

@@ -27,9 +27,7 @@ _MAX_UNREAD_BYTES: Final = 4 * MAX_FRAME_BYTES
 """In this process. Who sends waits at a few kB: a frame of each task that does, and pongs, are all there is."""
 
 _STRANGER_BYTES: Final = 128 << 10
-"""The request for a websocket, a hello or a question to pair, with room."""
-_FAREWELL_BYTES: Final = 16 << 10
-"""A hello and what closes a websocket, with room."""
+"""The request for a websocket, a hello or a question to pair, and what closes it, with room."""
 
 
 class _LiveConnection(Connection):
@@ -105,10 +103,6 @@ class DaemonConnection(_LiveConnection, ServerConnection):
     def let_in(self) -> None:
         """It is a console of this device."""
         self._may_come_bytes = None
-
-    def turn_away(self) -> None:
-        """The other side may answer that."""
-        self._may_come_bytes = _FAREWELL_BYTES
 
     def data_received(self, data: bytes) -> None:
         if self._may_come_bytes is not None:

@@ -17,7 +17,6 @@ from msgspec.structs import replace
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from pi_daemon.liveness import DaemonConnection
 from pi_daemon.protocol.codec import (
     CHUNK_HEADER,
     IncomingTransfers,
@@ -212,8 +211,6 @@ class Link:
 
 async def hang_up(socket: ServerConnection, code: int, reason: str) -> None:
     """Close, within a second also where the other side neither reads nor answers, or never stops to send."""
-    assert isinstance(socket, DaemonConnection)
-    socket.turn_away()
     asyncio.get_running_loop().call_later(_TURN_AWAY_S, socket.transport.abort)
     await socket.close(code, close_reason(reason))
 

@@ -1,4 +1,8 @@
-"""The form of a new run: what to train, how long, on which workers; a trial; the equal command line."""
+"""The form of a new run: what to train, how long, on which workers; a trial; the equal command line.
+
+Fields, the choice of workers, the foot and what is typed are modules of their own. What stays here is what a
+change of one means for the others, and stays together.
+"""
 
 from __future__ import annotations
 

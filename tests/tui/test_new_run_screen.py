@@ -105,8 +105,11 @@ async def test_the_form_is_there_before_all_of_its_fields_and_keeps_what_is_type
         assert typed == {"task": "ecg", "rounds": "7"}
 
 
-async def test_tab_waits_for_the_next_field_and_what_is_typed_behind_it_too() -> None:
-    async with console(fleet(), "fleet") as pilot:
+@pytest.mark.parametrize("size", [(60, 15), WIDE], ids=str)
+async def test_tab_waits_for_the_next_field_and_what_is_typed_behind_it_too(
+    size: tuple[int, int],
+) -> None:
+    async with console(fleet(), "fleet", size) as pilot:
         await pilot.app.switch_mode("new")
         assert len(form_of(pilot).query(FormField)) == 1
         await press(pilot, "tab", "2", "0")

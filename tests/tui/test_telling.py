@@ -164,6 +164,17 @@ async def test_what_is_typed_ahead_of_a_filter_goes_into_it() -> None:
         assert pilot.app.screen.query_one("#filter Input", Input).value == "aop/"
 
 
+async def test_the_caret_is_where_the_field_is_when_that_moves() -> None:
+    async with console(going(BUSY), LIVE, (120, 40)) as pilot:
+        await press(pilot, "slash", "a")
+        field = pilot.app.screen.query_one("#filter Input", Input)
+        before = pilot.app.cursor_position
+        assert before == field.cursor_screen_offset
+        await pilot.resize_terminal(120, 30)
+        await until(pilot, lambda: pilot.app.cursor_position != before)
+        assert pilot.app.cursor_position == field.cursor_screen_offset
+
+
 async def test_a_new_run_begins_in_its_first_field() -> None:
     async with console(PreparedDesk(), "fleet", (80, 24)) as pilot:
         await press(pilot, "2")

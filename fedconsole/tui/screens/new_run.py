@@ -87,7 +87,10 @@ class NewRunScreen(ConsoleScreen):
         """What goes on; None: nothing."""
         self._is_filling = False
         self._choice = WorkerChoice(desk, self)
+        self._is_filled = False
+        """All fields are mounted, and show the plan."""
         self._is_complete = asyncio.Event()
+        """And have their places, whose order is that of the focus."""
         self._absent: list[str] = []
         """Chosen ones that did not answer when the foot was drawn."""
         self._lacks_data = False
@@ -119,8 +122,7 @@ class NewRunScreen(ConsoleScreen):
     def on_mount(self) -> None:
         self.retell()
         self._fill_from_settings()
-        # Only a field that has its place on the screen gets the terminal's caret, which input methods need.
-        self.call_after_refresh(self._focus_first)
+        self._focus_first()
 
     def _focus_first(self) -> None:
         if self.focused is None:
@@ -141,7 +143,13 @@ class NewRunScreen(ConsoleScreen):
         more = Collapsible(title=_("more"), id="more")
         await self.query_one("#form").mount_all([*fields, more])
         self._show_state()
-        self._is_complete.set()
+        self._is_filled = True
+        self.refresh(layout=True)
+
+    def placed(self) -> None:
+        super().placed()
+        if self._is_filled and all(field.region for field in self.query(FormField)):
+            self._is_complete.set()
 
     def _fill_from_settings(self) -> None:
         self.state.fill_values(self.desk.configured())

@@ -131,12 +131,10 @@ class RealDesk:
 
         return history.is_running(run)
 
-    async def follow(self, run: str) -> AsyncIterator[Line]:
-        from fedconsole.engine.control import ControlLink
+    def follow(self, run: str) -> AsyncIterator[Line]:
+        from fedconsole import history
 
-        async with ControlLink.connect(run) as link:
-            async for line in link.events():
-                yield line
+        return history.follow(run)
 
     async def request(self, run: str, request: Request) -> None:
         from fedconsole.engine.control import ControlLink

@@ -6,7 +6,7 @@ import fcntl
 import json
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from typing import Any
 
 from fedconsole import paths
 from fedconsole.coordinator.facts import metric
-from fedconsole.engine.control import socket_path, standstill
+from fedconsole.engine.control import ControlLink, socket_path, standstill
 from fedconsole.engine.store import Line, make_line, time_ms
 from fedconsole.errors import RefusedError, StorageError
 from fedconsole.journal import damage_in_words, select
@@ -236,6 +236,26 @@ def lines(run: str, first_seq: int = 1, types: Sequence[str] = ()) -> Iterator[L
     """
     wanted = f"AND type IN ({','.join('?' * len(types))})" if types else ""
     yield from select(folder_of(run), f"seq >= ? {wanted} ORDER BY seq", first_seq, *types)
+
+
+async def follow(run: str) -> AsyncIterator[Line]:
+    """The lines of a run whose engine is there, from the first on and as they come; ends with the engine.
+
+    An engine that ends does not wait for a reader that is slow, or was stopped: the journal has the rest.
+
+    Raises:
+        EngineCrashedError: there is no engine.
+        StorageError: the journal cannot be read.
+    """
+    seq = 0
+    async with ControlLink.connect(run) as link:
+        async for line in link.events():
+            yield line
+            if line["type"] == "run.finished":
+                return
+            seq = line["seq"]
+    for line in lines(run, seq + 1):
+        yield line
 
 
 def stall(run: str, last_seq: int) -> Line | None:

@@ -26,14 +26,31 @@ def select(folder: Path, condition: str, *values: object) -> Iterator[Line]:
         _require_regular(path)
         if _is_empty(path):
             return
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
-        with closing(connection) as database:
+        with closing(_open(path)) as database:
             if not any(database.execute("SELECT 1 FROM sqlite_schema")):
                 return  # Its engine ended, or has not come, so far as to make the tables.
             for row in database.execute(query, values):
                 yield make_line(folder.name, *row)
     except (sqlite3.Error, OSError, ValueError) as error:
         raise StorageError(f"cannot read the journal {path}: {error}") from error
+
+
+def _open(journal: Path) -> sqlite3.Connection:
+    connection = _connect(journal, "mode=ro")
+    try:
+        connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+        # SQLite makes files beside it even to read. Where a full disk has no room for them, one that was
+        # closed, so that it has no log, can be read without.
+        if journal.with_name("run.db-wal").exists():
+            raise
+        return _connect(journal, "immutable=1")
+    return connection
+
+
+def _connect(journal: Path, option: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"{journal.as_uri()}?{option}", uri=True, check_same_thread=False)
 
 
 def _is_empty(journal: Path) -> bool:

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from fedconsole import paths
+from fedconsole import history, paths
 from fedconsole.cli.output import say
 from fedconsole.engine.control import ControlLink
 from fedconsole.engine.launch import WhileWaiting, new_run_id
 from fedconsole.errors import EngineCrashedError, ExitCode, FedconsoleError
 from fedconsole.headless import RunProgress, Screen, advance, status
-from fedconsole.history import summarize
 
 _ABORT_S = 10.0
 """A service manager that sent SIGTERM kills after some 10 to 90 s; the run must be tidy by then."""
@@ -118,13 +117,12 @@ async def _show_lines(
     exit_code = None
     is_seen = True
     try:
-        async with ControlLink.connect(run) as link:
-            async for line in link.events():
-                take(line)
-                if is_seen:
-                    is_seen = _show(screen, line)
-                if line["type"] == "run.finished":
-                    exit_code = line["exit_code"]
+        async for line in history.follow(run):
+            take(line)
+            if is_seen:
+                is_seen = _show(screen, line)
+            if line["type"] == "run.finished":
+                exit_code = line["exit_code"]
     finally:
         if is_seen:
             with suppress(OSError):
@@ -139,7 +137,7 @@ def crash(run: str) -> EngineCrashedError:
         paths.require_regular(log)
         tail = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         say("\n".join(tail))
-    if summarize(run) is None:
+    if history.summarize(run) is None:
         return EngineCrashedError(f"run {run} never began; its engine's log is {log}")
     return EngineCrashedError(
         f"the engine of run {run} ended without a last word; its log is {log}; "

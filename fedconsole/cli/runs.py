@@ -290,11 +290,10 @@ def logs(
 
 
 async def _follow_log(run: str, show: Callable[[dict[str, Any]], None]) -> None:
-    from fedconsole.engine.control import ControlLink
+    from fedconsole import history
 
-    async with ControlLink.connect(run) as link:
-        async for line in link.events():
-            show(line)
+    async for line in history.follow(run):
+        show(line)
 
 
 def _log_line(line: dict[str, Any]) -> str:

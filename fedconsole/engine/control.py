@@ -108,6 +108,8 @@ class ControlServer:
                 await self._answer(writer, str(request["request"]))
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             pass  # a front end that left, or no front end at all; the run goes on either way
+        except asyncio.CancelledError:
+            pass  # stuck at the end; asyncio would print the cancellation of a connection's task
         finally:
             self._readers.discard(task)
             writer.close()
@@ -188,7 +190,8 @@ class ControlLink:
         try:
             writer.write(_request({"request": "events", "first_seq": first_seq}))
             with suppress(ConnectionError):
-                while text := await reader.readline():
+                # A line that is cut off is one that the engine has not waited for.
+                while (text := await reader.readline()).endswith(b"\n"):
                     yield json.loads(text)
         finally:
             writer.close()

@@ -15,6 +15,7 @@ from textual.command import CommandPalette
 from textual.css.query import NoMatches
 from textual.driver import Driver
 from textual.widget import MountError
+from textual.widgets import Input
 from textual.worker import WorkerFailed
 
 from fedconsole.coordinator.phases import Request
@@ -144,6 +145,9 @@ class FedconsoleApp(TellingApp):
             await self.show_run(run)
         else:
             await self.switch_mode(mode)
+            if isinstance(self.focused, Input):
+                # In a field that was left with the palette the next number would be typed.
+                self.screen.set_focus(None)
 
     def _newest_going(self) -> str | None:
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fedconsole import history, paths
 from fedconsole.engine import control
 from fedconsole.engine.control import ControlLink, ControlServer, socket_path
 from fedconsole.engine.store import Line, Row, RunStore
@@ -20,6 +21,7 @@ from fedconsole.errors import (
     RefusedError,
     StorageError,
 )
+from tests.support.places import redirect
 
 
 class Engine:
@@ -108,6 +110,26 @@ async def test_a_reader_that_never_reads_holds_up_nobody(engine: Engine) -> None
                 break
     assert count == 20_000
     writer.close()
+
+
+async def test_a_reader_that_stood_still_at_the_end_has_the_rest_from_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    redirect(tmp_path, monkeypatch)
+    engine = Engine(paths.runs_dir())
+    await engine.control.start()
+    engine.store.commit(Row("run.created", {}))
+    lines = history.follow("r1")
+    seen = [await anext(lines)]
+    # More than what lies between the two of them can hold.
+    engine.store.commit(*(Row("log", {"text": "x" * 60_000}) for _ in range(700)))
+    engine.store.commit(Row("run.finished", {"exit_code": 0}))
+    await engine.control.close(grace_s=0.1)
+    engine.store.close()
+    seen += [line async for line in lines]
+    assert [line["seq"] for line in seen] == list(range(1, 703))
+    assert seen[-1]["type"] == "run.finished"
+    assert caplog.text == ""
 
 
 async def test_a_request_is_carried_out_or_refused_with_its_reason(engine: Engine) -> None:

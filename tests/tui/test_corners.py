@@ -139,6 +139,7 @@ async def test_the_plan_is_written_to_a_file_while_a_field_has_the_focus(
     monkeypatch.chdir(tmp_path)
     async with console(PreparedDesk(), "new") as pilot:
         await type_in(pilot, "virtual", "3")
+        await press(pilot, "tab")
         assert isinstance(pilot.app.focused, Input)
         await press(pilot, "f6")
         assert (tmp_path / "run.toml").exists()

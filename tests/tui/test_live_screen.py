@@ -504,6 +504,9 @@ async def test_a_pane_is_zoomed_and_escape_brings_the_others_back() -> None:
         await press(pilot, "z")
         assert log_of(pilot).is_maximized
         assert "●A alice" not in text_of(pilot)
+        # How the run stands, and the keys, are seen of any pane.
+        assert "TRAINING" in "".join(lines_of(pilot)[:2])
+        assert "p Pause" in lines_of(pilot)[-1]
         assert "delivered round 7" in text_of(pilot)
         await press(pilot, "escape")
         assert "●A alice" in text_of(pilot)

@@ -44,6 +44,7 @@ VALUES = {
         "F",
         "Enter",
         "Esc",
+        "Tab",
         "L",
         "Y",
         "P",

@@ -112,7 +112,7 @@ async def test_tab_waits_for_the_next_field_and_what_is_typed_behind_it_too(
     async with console(fleet(), "fleet", size) as pilot:
         await pilot.app.switch_mode("new")
         assert len(form_of(pilot).query(FormField)) == 1
-        await press(pilot, "tab", "2", "0")
+        await press(pilot, "tab", "tab", "2", "0")
         assert form_of(pilot).query_one("#rounds", Input).value == "20"
 
 
@@ -226,6 +226,7 @@ async def test_a_worker_whose_data_nobody_knows_may_start(other: dict[str, Any])
 
 async def test_escape_leaves_the_fields_for_the_table_and_never_the_console() -> None:
     async with console(fleet(), "new") as pilot:
+        await press(pilot, "tab")
         assert isinstance(pilot.app.focused, Input)
         await press(pilot, "escape")
         assert isinstance(pilot.app.focused, LineTable)
@@ -311,7 +312,7 @@ async def test_other_keys_start_too(key: str) -> None:
     desk = PreparedDesk()
     async with console(desk, "new") as pilot:
         await fill(pilot, virtual="3", rounds="2", lr="0.5")
-        await press(pilot, key)
+        await press(pilot, "tab", key)
         await shows(pilot, "PREPARING")
         assert desk.started == [READY]
 

@@ -177,8 +177,21 @@ async def test_the_caret_is_where_the_field_is_when_that_moves() -> None:
 
 async def test_a_new_run_begins_in_its_first_field() -> None:
     async with console(PreparedDesk(), "fleet", (80, 24)) as pilot:
-        await press(pilot, "2")
+        await press(pilot, "n")
         assert pilot.app.focused is pilot.app.screen.query_one("#task", Input)
+
+
+async def test_the_keys_of_the_screens_pass_through_the_form_and_tab_begins_it() -> None:
+    async with console(PreparedDesk(), "fleet", (80, 24)) as pilot:
+        await press(pilot, "2", "4", "2")
+        await shows(pilot, "Tab Fields")
+        await press(pilot, "tab", "1")
+        assert (task := pilot.app.screen.query_one("#task", Input)).value == "1"
+        # As the palette does.
+        await pilot.app.run_action("mode('history')")
+        await press(pilot, "2", "1", "2")
+        assert task.screen.is_current
+        assert task.value == "1"
 
 
 # Names

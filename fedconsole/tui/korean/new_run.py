@@ -13,11 +13,11 @@ WORDS: Final = {
         "아래에는 같은 일을 하는 명령줄이 있습니다."
     ),
     "^Y copies all of it": "^Y: 전체 복사",
-    "Next field": "다음 칸",
+    "Fields": "칸",
     "Previous field": "이전 칸",
     "Start": "시작",
     "Check": "점검",
-    "Last run's settings": "지난 실행 설정",
+    "As last run": "지난 실행처럼",
     "Copy the command": "명령 복사",
     "Write run.toml": "run.toml 쓰기",
     "Clear the form": "비우기",

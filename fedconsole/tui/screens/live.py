@@ -79,7 +79,10 @@ class LiveScreen(Steering, TakingUp):
         key("/", "want_filter", "Filter", show=False),
         key("r", "open_page", "Page of the run", cli="fedconsole runs show RUN", show=False),
     ]
+    ALLOW_IN_MAXIMIZED_VIEW = "#head, KeyBar"
     DEFAULT_CSS = """
+    LiveScreen #head { height: auto; }
+    LiveScreen.-maximized-view #head { dock: top; }
     LiveScreen #banner { display: none; }
     LiveScreen #panes { layout: vertical; height: 1fr; }
     LiveScreen #left { height: 3fr; }
@@ -122,9 +125,10 @@ class LiveScreen(Steering, TakingUp):
         return self.model.alarms
 
     def body(self) -> ComposeResult:
-        yield Line(id="first")
-        yield Line(id="second")
-        yield Line(id="banner")
+        with Vertical(id="head"):
+            yield Line(id="first")
+            yield Line(id="second")
+            yield Line(id="banner")
         with Container(id="panes"):
             with Vertical(id="left"):
                 yield Plot(is_smooth=True, id="plot")

@@ -51,6 +51,7 @@ def _is_file(path: str) -> bool:
 class NewRunScreen(ConsoleScreen):
     NAME = "new"
     AUTO_FOCUS = ""
+    """Until Tab, a number changes the screen; in a field it would be typed."""
     ABOUT = (
         "A run, set up. What is left empty has its default, which is shown dim. Choose workers on the "
         "right with Space, or simulate some on this machine. F5 tries a batch on each of them and says how "
@@ -58,11 +59,11 @@ class NewRunScreen(ConsoleScreen):
     )
     BINDINGS: ClassVar = [
         # At once, not when the field has had its turn: what is typed next goes into the next one.
-        key("tab", "go_to_field(1)", "Next field", show=False, priority=True),
+        key("tab", "go_to_field(1)", "Fields", priority=True),
         key("shift+tab", "go_to_field(-1)", "Previous field", show=False, priority=True),
         key("f9,ctrl+r", "start", "Start", cli="fedconsole run PLAN"),
         key("f5", "check", "Check", cli="fedconsole run --dry-run PLAN"),
-        key("ctrl+l", "last_run", "Last run's settings"),
+        key("ctrl+l", "last_run", "As last run"),
         key("ctrl+y", "copy_command", "Copy the command"),
         key("f6", "write_file", "Write run.toml", cli="fedconsole run --config run.toml"),
     ]
@@ -122,12 +123,10 @@ class NewRunScreen(ConsoleScreen):
     def on_mount(self) -> None:
         self.retell()
         self._fill_from_settings()
-        self._focus_first()
 
     def _focus_first(self) -> None:
-        if self.focused is None:
-            # `focus()` would wait for its turn behind a key that is pressed meanwhile.
-            self.set_focus(self.query_one("#task", Input))
+        # `focus()` would wait for its turn behind a key that is pressed meanwhile.
+        self.set_focus(self.query_one("#task", Input))
 
     def on_screen_resume(self) -> None:
         self._complete()
@@ -181,8 +180,10 @@ class NewRunScreen(ConsoleScreen):
         self.post_message(Notice(_("the form shows that run's plan")))
 
     def choose_workers(self, addresses: Iterable[str]) -> None:
+        """What is left to say is typed: it begins in the first field."""
         self.state.workers = tuple(addresses)
         self._show_state()
+        self._focus_first()
 
     def _show_state(self) -> None:
         self._is_filling = True
@@ -304,8 +305,10 @@ class NewRunScreen(ConsoleScreen):
     async def action_go_to_field(self, step: int) -> None:
         # What was typed right behind it waits, too.
         await self._is_complete.wait()
-        self._focus_first()
-        (self.focus_next if step > 0 else self.focus_previous)()
+        if self.focused is None:
+            self._focus_first()
+        else:
+            (self.focus_next if step > 0 else self.focus_previous)()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("start", "check", "copy_command", "write_file"):

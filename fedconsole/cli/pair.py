@@ -33,6 +33,7 @@ def pair(
     """
     import asyncio
 
+    from fedconsole.trust import known_devices
     from fedconsole.trust.own_keys import own_keys
     from fedconsole.trust.pairing import pair as pair_with
     from pi_daemon.protocol.pairing import ConsoleRole
@@ -47,6 +48,15 @@ def pair(
     own_id = own_keys().id
     say(f"device   {in_groups(wanted.device_id)}\nconsole  {in_groups(own_id)}")
     device = asyncio.run(pair_with(wanted, lambda: _places(wanted.device_id)))
+    for other in known_devices.load().all:
+        if other.name == device.name and other.id != device.id:
+            say(
+                harmless(
+                    f"another device named {device.name} is paired, with the key {in_groups(other.id)}. If this "
+                    "is the same device and you did not set it up anew, somebody may be in between; if you "
+                    f"did: fedconsole devices forget {other.short_id}"
+                )
+            )
     if output is Output.TABLE:
         address = device.addresses[0]
         steers = device.role is ConsoleRole.OPERATOR

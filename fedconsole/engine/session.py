@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from fedconsole.engine.work import Work
 
 _HEARTBEAT_S: Final = 30.0
+_STOOD_STILL_S: Final = 1.0
+"""A timer that comes so late: this process, or its machine, was stopped, asleep or swapped out."""
+_CATCH_UP_S: Final = 10.0
 _NAMING_S: Final = 10.0
 """Devices that have not said hello by then are named when they come."""
 
@@ -376,7 +379,8 @@ class Session:
             case c.StartTimer(seconds=seconds, number=number):
                 self._stop_timer()
                 expired = e.TimerExpired(number)
-                self._timer = self._loop.call_later(seconds, self.event, expired)
+                due_s = self._loop.time() + seconds
+                self._timer = self._loop.call_later(seconds, self._expire, expired, due_s)
             case c.StopTimer():
                 self._stop_timer()
             case c.Aggregate():
@@ -405,6 +409,13 @@ class Session:
                 self._worker(command.worker).send(command)
             case _:
                 assert_never(command)
+
+    def _expire(self, expired: e.TimerExpired, due_s: float) -> None:
+        if self._loop.time() - due_s < _STOOD_STILL_S:
+            self.event(expired)
+        else:
+            # It is not the workers who are late: what they have sent meanwhile is read first.
+            self._timer = self._loop.call_later(_CATCH_UP_S, self.event, expired)
 
     def _worker(self, worker_id: str) -> Worker:
         return next(worker for worker in self._workers if worker.worker_id == worker_id)

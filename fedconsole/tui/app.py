@@ -10,18 +10,21 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from textual._context import active_message_pump
 from textual.app import ScreenStackError
 from textual.command import CommandPalette
 from textual.css.query import NoMatches
+from textual.dom import DOMNode
 from textual.driver import Driver
 from textual.widget import MountError
 from textual.widgets import Input
-from textual.worker import WorkerFailed
+from textual.worker import NoActiveWorker, WorkerFailed, get_current_worker
 
 from fedconsole.coordinator.phases import Request
 from fedconsole.errors import ExitCode, FedconsoleError
 from fedconsole.tui import messages, palette
 from fedconsole.tui.desk import Desk
+from fedconsole.tui.dismissed_once import DismissedOnce
 from fedconsole.tui.frame import MODES, ConsoleScreen
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.keys import key
@@ -46,6 +49,10 @@ _SIGNALS: Final = {
 
 _MISSING: Final = (MountError, NoMatches, ScreenStackError)
 """Of a screen or a widget that is not there."""
+
+
+class Palette(DismissedOnce[Any], CommandPalette):
+    """Textual's."""
 
 
 class FedconsoleApp(TellingApp):
@@ -132,8 +139,20 @@ class FedconsoleApp(TellingApp):
         # message looks for then is not there.
         is_leaving = self._exit or not self.screen_stack
         cause = error.error if isinstance(error, WorkerFailed) else error
-        if not (is_leaving and isinstance(cause, _MISSING)):
+        if not ((is_leaving or self._is_of_closed_screen()) and isinstance(cause, _MISSING)):
             super()._handle_exception(error)
+
+    def _is_of_closed_screen(self) -> bool:
+        """Whether what goes wrong now is the work of a screen that was closed meanwhile."""
+        node: object
+        try:
+            node = get_current_worker().node
+        except NoActiveWorker:
+            node = active_message_pump.get()
+        if not isinstance(node, DOMNode) or node is self:
+            return False
+        shown = {screen for stack in self._screen_stacks.values() for screen in stack}
+        return shown.isdisjoint(node.ancestors_with_self)
 
     def _end(self, code: ExitCode) -> None:
         self.exit(return_code=code)
@@ -228,7 +247,7 @@ class FedconsoleApp(TellingApp):
 
     def action_palette(self) -> None:
         if not isinstance(self.screen, CommandPalette):
-            self.push_screen(CommandPalette(placeholder=_("Search for commands…")))
+            self.push_screen(Palette(placeholder=_("Search for commands…")))
 
     def action_alarms(self) -> None:
         from fedconsole.tui.dialogs.alarms import AlarmsDialog

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from pi_daemon.audit.log import AuditLog
 from pi_daemon.audit.recorder import Recorder
@@ -15,6 +17,9 @@ from pi_daemon.server.admission import address_of
 from pi_daemon.server.link import Link
 from pi_daemon.trainer.pipe import RoundTrained
 
+_NOTE_EVERY_S: Final = 30.0
+"""A power cut, or the end of the process, costs the losses of so long."""
+
 
 class Audit:
     """Nothing here waits or raises."""
@@ -22,6 +27,8 @@ class Audit:
     def __init__(self, folder: Path) -> None:
         self.log = AuditLog(folder)
         self._recorder = Recorder()
+        self._noted_s = 0.0
+        """When the losses of a round under way had their last entry."""
 
     def opened(self, link: Link, hello: Hello, cards: Iterable[DatasetCard]) -> None:
         """`hello` is the console's; `cards` are those that it was told."""
@@ -48,6 +55,9 @@ class Audit:
     def done(self, action: Action) -> None:
         """Call before it is carried out."""
         self.log.put(self._recorder.on_action(action))
+        if (now_s := time.monotonic()) - self._noted_s > _NOTE_EVERY_S:
+            self._noted_s = now_s
+            self.log.put(self._recorder.losses_so_far())
 
     def trained(self, start: StartRound, trained: RoundTrained) -> None:
         self.log.put(self._recorder.on_trained(start, trained))

@@ -101,7 +101,7 @@ class Recorder:
             case Tell(link=int(link), message=message) if link in self._peers:
                 return self._told(link, message)
             case TrainModel(start=start):
-                entries = self._all_losses_told()
+                entries = self.losses_so_far()
                 self._round = {"run": start.run, "round": start.round}
                 self._told_losses, self._num_noted = {}, {}
                 return entries
@@ -140,7 +140,7 @@ class Recorder:
                     self._note_losses(peer, message)
             case RoundFailed(run=run, round=number, reason=reason):
                 failed = _entry("round failed", self._controller, run=run, round=number)
-                return [*self._all_losses_told(), failed | {"reason": reason}]
+                return [*self.losses_so_far(), failed | {"reason": reason}]
             case Datasets(datasets=cards):
                 told = _told_of(cards)
                 return [_entry("cards told", peer, **told) for peer in self._peers.values()]
@@ -161,10 +161,10 @@ class Recorder:
                 self._controller = peer
                 return [_entry("lease taken", peer, run=run, fence=fence)]
             case ReleaseLease(run=run), Ok():
-                return [*self._all_losses_told(), _entry("lease released", peer, run=run)]
+                return [*self.losses_so_far(), _entry("lease released", peer, run=run)]
             case Abort(run=run, round=number), Ok():
                 aborted = _entry("round aborted", peer, run=run, round=number)
-                return [*self._all_losses_told(), aborted]
+                return [*self.losses_so_far(), aborted]
             case Prepare(run=run), Prepared(num_examples=n, num_holdout=held_out):
                 told = {"num_examples": n, "num_holdout": held_out}
                 prepared = _entry("run prepared", peer, run=run, **_of_prepare(command), **told)
@@ -188,7 +188,7 @@ class Recorder:
             self._answers.popitem(last=False)
         return [entry]
 
-    # Losses: one entry for those of a round, to each console
+    # Losses: one entry for several, to each console
 
     def _note_losses(self, peer: Peer, told: Batches) -> None:
         these = ((1 << len(told.losses)) - 1) << told.first
@@ -201,7 +201,8 @@ class Recorder:
         self._num_noted[peer.id] = num_told
         return [_entry("losses told", peer, **self._round, losses=num_new)]
 
-    def _all_losses_told(self) -> list[Entry]:
+    def losses_so_far(self) -> list[Entry]:
+        """Those that have no entry yet."""
         return [entry for peer in self._peers.values() for entry in self._losses_told(peer)]
 
 

@@ -42,11 +42,21 @@ TORCH_DTYPES = {
 
 
 class GraphRunError(RuntimeError):
-    """An operation of the graph failed; `node` is its name, unless the result as a whole is at fault."""
+    """An operation of the graph failed; `node` is its name, unless the result as a whole is at fault.
 
-    def __init__(self, reason: str, node: str | None = None) -> None:
+    The text may hold numbers that the graph has computed, and so what it was given.
+    """
+
+    def __init__(self, reason: str, node: str | None = None, title: str = "the graph") -> None:
         super().__init__(reason)
         self.node = node
+        self._title = title
+
+    @property
+    def without_values(self) -> str:
+        """What may be told to others where the graph was given a device's examples."""
+        what = type(self.__cause__ or self).__name__
+        return f"{self._title}: {what} on this device's examples; the device's own log says more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +131,8 @@ class CompiledGraph:
                 raise
             except Exception as error:
                 reason = str(error).strip().partition("\n")[0]
-                raise GraphRunError(f"node {step.title}: {reason}", step.name) from error
+                title = f"node {step.title}"
+                raise GraphRunError(f"{title}: {reason}", step.name, title) from error
             for slot in step.released:
                 values[slot] = None
         loss, output = values[self._loss], values[self._output]

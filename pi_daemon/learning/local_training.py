@@ -47,6 +47,12 @@ class Examples:
     rows: Tensor
     """int64, in the order that `order` permutes."""
 
+    def zeros(self, limit: int) -> Examples:
+        """As many, but at most so many, of the same kind that hold nothing of these."""
+        num = min(limit, len(self.rows))
+        x, y = (a.new_zeros((num, *a.shape[1:])) for a in (self.x, self.y))
+        return Examples(x, y, torch.arange(num))
+
     def take(self, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         rows = self.rows[indices]
         return self.x[rows].to(device), self.y[rows].to(device)

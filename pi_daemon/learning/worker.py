@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -75,14 +75,19 @@ class PreparedWorker:
         )
 
     def time_batch(self, device: torch.device, limit: BatchLimit) -> float:
-        """Train two batches from zeros and time the second: the first one loads libraries."""
+        """Train two batches from zeros and time the second: the first one loads libraries.
+
+        The examples are zeros, too: no operation can fail, or take long, for what is in the data.
+        """
 
         def zeros(specs: tuple[NamedTensor, ...]) -> dict[str, Tensor]:
             return {s.name: torch.zeros(s.shape, dtype=TORCH_DTYPES[s.dtype]) for s in specs}
 
         graphs = self.programs.graphs
         model = Model(zeros(graphs.parameters), zeros(graphs.buffers))
-        trial = self.begin(model, Cursor(0, 0), 0, device)
+        trial = replace(self, training=self.training.zeros(self.spec.batch_size)).begin(
+            model, Cursor(0, 0), 0, device
+        )
         with limit:
             trial.step()
         start_s = time.monotonic()

@@ -7,6 +7,7 @@ descriptor. A thread reads the pipe, so that a pause or an abort reaches a batch
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import resource
 import socket
@@ -27,6 +28,7 @@ from pi_daemon.learning.worker import Workshop
 from pi_daemon.protocol.graphs import GraphError
 from pi_daemon.protocol.limits import MAX_TEXT
 from pi_daemon.protocol.messages import RefusalCode
+from pi_daemon.protocol.text import clean
 from pi_daemon.trainer.pipe import (
     LENGTH,
     AbortWorker,
@@ -52,6 +54,8 @@ from pi_daemon.trainer.pipe import (
     frame,
     request_decoder,
 )
+
+log = logging.getLogger(__name__)
 
 REPORT_S: Final = 0.1
 """Losses are told in groups at least this far apart."""
@@ -227,13 +231,21 @@ class Trainer:
                     assert_never(request)
         except Refusal as error:
             return _failed(request, error.code, str(error))
-        except (GraphError, GraphRunError) as error:
+        except GraphError as error:
             return _failed(request, RefusalCode.BAD_GRAPH, str(error))
+        except GraphRunError as error:
+            log.warning("%s", clean(str(error), MAX_TEXT))
+            # No example is computed with to make a worker ready.
+            is_told = isinstance(request, PrepareWorker)
+            reason = str(error) if is_told else error.without_values
+            return _failed(request, RefusalCode.BAD_GRAPH, reason)
         except MemoryError:
             return _failed(request, RefusalCode.TOO_LARGE, "memory ran out")
         except Exception as error:
             # The trainer outlives whatever a model and its data can raise.
-            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            # Of its text nobody knows which examples it quotes.
+            log.warning("%s: %s", type(error).__name__, clean(str(error), MAX_TEXT))
+            reason = f"{type(error).__name__}; the device's own log says more"
             return _failed(request, RefusalCode.TRAINER_FAILED, reason)
 
     def _prepare(self, request: PrepareWorker) -> WorkerReady:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedconsole.coordinator.plan import Plan
+from fedconsole.coordinator.plan import OnQuorumLoss, Plan
 from fedconsole.engine.store import Line
 from fedconsole.errors import ExitCode
 from pi_daemon.protocol.messages import Hello, Role
@@ -126,6 +126,21 @@ async def test_an_engine_that_stood_still_for_longer_than_its_lease_takes_it_aga
         with frozen(run.pid):
             await lease_is_over(fleet.alice)
             await lease_is_over(fleet.bob)
+        assert await run.end() == 0
+        run.assert_completed(undisturbed.model_id)
+
+
+@pytest.mark.slow
+async def test_an_engine_that_stood_still_over_a_deadline_takes_what_came_meanwhile(
+    fleet: Fleet,
+) -> None:
+    plan = fleet.plan(round_timeout_s=6.0, on_quorum_loss=OnQuorumLoss.FAIL)
+    undisturbed = await carry(plan)
+    async with engine(plan) as run:
+        await run.until(is_training("bob"))
+        with frozen(run.pid):
+            # Longer than the round's time.
+            await lease_is_over(fleet.alice)
         assert await run.end() == 0
         run.assert_completed(undisturbed.model_id)
 

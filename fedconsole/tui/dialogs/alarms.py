@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from fedconsole.tui.dismissed_once import DismissedOnce
 from fedconsole.tui.formats import clock
 from fedconsole.tui.glyphs import glyph
 from fedconsole.tui.keys import key
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _MAX_COMMAND: Final = 400
 
 
-class AlarmsDialog(ModalScreen[None]):
-    BINDINGS: ClassVar = [key("escape,q,!", "app.pop_screen", "Back"), key("y", "app.copy", "Copy")]
+class AlarmsDialog(DismissedOnce[None]):
+    BINDINGS: ClassVar = [key("escape,q,!", "leave", "Back"), key("y", "app.copy", "Copy")]
     DEFAULT_CSS = """
     AlarmsDialog { align: center middle; }
     AlarmsDialog > VerticalScroll {

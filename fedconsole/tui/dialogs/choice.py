@@ -8,16 +8,16 @@ from typing import ClassVar, Final
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
+from fedconsole.tui.dismissed_once import DismissedOnce
 from fedconsole.tui.keys import key
 from pi_daemon.protocol.text import clean
 
 _LOOK_EVERY_S: Final = 0.1
 
 
-class Choice(ModalScreen[str]):
+class Choice(DismissedOnce[str]):
     """Gives the key of the answer; Escape and a click beside the dialog give the default."""
 
     BINDINGS: ClassVar = [

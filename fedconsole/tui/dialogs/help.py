@@ -8,9 +8,9 @@ from rich.cells import cell_len
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from fedconsole.tui.dismissed_once import DismissedOnce
 from fedconsole.tui.frame import (
     MODES,
     ConsoleScreen,
@@ -29,9 +29,9 @@ _TITLE_CELLS = 26
 _MAX_TWIN = 4_000
 
 
-class HelpDialog(ModalScreen[None]):
+class HelpDialog(DismissedOnce[None]):
     BINDINGS: ClassVar = [
-        key("escape,q,?,f1", "app.pop_screen", "Back"),
+        key("escape,q,?,f1", "leave", "Back"),
         key("y", "app.copy", "Copy"),
     ]
     DEFAULT_CSS = """

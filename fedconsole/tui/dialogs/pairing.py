@@ -7,11 +7,11 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from fedconsole.errors import FedconsoleError
 from fedconsole.tui.desk import Desk
+from fedconsole.tui.dismissed_once import DismissedOnce
 from fedconsole.tui.keys import key
 from fedconsole.tui.lang import _
 from fedconsole.tui.widgets.fault import Fault
@@ -20,7 +20,7 @@ from pi_daemon.trust.join import MAX_JOIN, JoinError, parse_join
 from pi_daemon.trust.keys import in_groups
 
 
-class PairingDialog(ModalScreen[str | None]):
+class PairingDialog(DismissedOnce[str | None]):
     """Gives the name of the device that is paired now; None: it was left."""
 
     BINDINGS: ClassVar = [key("escape", "leave", "Cancel")]

@@ -29,6 +29,7 @@ from tests.support.hostile import (
     prepare,
     ref,
     train_well,
+    with_loss,
 )
 from tests.support.links import RawLink
 from tests.support.rounds import TinyModel, prepare_command, start_command
@@ -143,6 +144,30 @@ async def test_a_model_that_kills_the_trainer_in_mid_round_fails_that_round_only
     trainer.kill()
     failed = await link.expect(RoundFailed)
     assert "the trainer was killed" in failed.reason
+    await train_well(link)
+
+
+async def test_an_operation_that_fails_on_examples_tells_nothing_of_them(link: RawLink) -> None:
+    # The index that torch's error quotes is made of a batch.
+    quoting = hostile_model(
+        *with_loss(
+            aten("ints", "to.dtype", X, DType("I64")),
+            aten("sum", "sum.dim_IntList", ref("ints"), (0,)),
+            aten("one", "zeros.default", (1,)),
+            aten("picked", "index.Tensor", ref("one"), (ref("sum"),)),
+            aten("n", "sum.default", ref("picked")),
+            of="n",
+        )
+    )
+    # To make it ready no example is computed with.
+    assert isinstance(await prepare(link, quoting), Prepared)
+    start = start_command(link, quoting, num_batches=1)
+    assert await link.ask(start, quoting.content) == Ok(start.cmd_id)
+    failed = await link.expect(RoundFailed)
+    assert failed.reason == (
+        "node picked (aten.index.Tensor): IndexError on this device's examples; the device's own log "
+        "says more"
+    )
     await train_well(link)
 
 

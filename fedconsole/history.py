@@ -6,7 +6,7 @@ import fcntl
 import json
 import shutil
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -238,7 +238,7 @@ def lines(run: str, first_seq: int = 1, types: Sequence[str] = ()) -> Iterator[L
     yield from select(folder_of(run), f"seq >= ? {wanted} ORDER BY seq", first_seq, *types)
 
 
-async def follow(run: str) -> AsyncIterator[Line]:
+async def follow(run: str) -> AsyncGenerator[Line, None]:
     """The lines of a run whose engine is there, from the first on and as they come; ends with the engine.
 
     An engine that ends does not wait for a reader that is slow, or was stopped: the journal has the rest.

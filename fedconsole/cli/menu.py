@@ -35,7 +35,10 @@ def ask(carry_out: Callable[[list[str]], int]) -> int:
         if not (answer.isdecimal() and int(answer) <= len(entries)):
             say(f"{answer!r} is not a number from 0 to {len(entries)}.")
             continue
-        exit_code = carry_out(list(entries[int(answer) - 1][1]))
+        command = entries[int(answer) - 1][1]
+        if command[0] == "abort" and not typer.confirm(f"Abort run {command[1]} now?", err=True):
+            continue
+        exit_code = carry_out(list(command))
         say(f"Ended with exit code {int(exit_code)}.")
 
 
@@ -43,17 +46,16 @@ def _of_runs() -> list[tuple[str, tuple[str, ...]]]:
     """What can be asked of the newest runs that go on."""
     from fedconsole import history
 
+    entries: list[tuple[str, tuple[str, ...]]] = []
     try:
         going = [run for run in reversed(history.by_start()) if history.is_running(run)]
+        for run in going[:_MOST_RUNS]:
+            summary = history.summarize(run)
+            state = summary.state if summary else history.RunState.RUNNING
+            is_pausing = state in (history.RunState.PAUSED, history.RunState.PAUSING)
+            for verb in ("attach", "resume" if is_pausing else "pause", "abort"):
+                title = "follow" if verb == "attach" else verb
+                entries.append((f"{title} run {run}, which is {state}", (verb, run)))
     except FedconsoleError:
-        return []  # the list of runs says why
-    return [
-        (f"{verb} {run}", (command, run))
-        for run in going[:_MOST_RUNS]
-        for verb, command in (
-            ("follow run", "attach"),
-            ("pause run", "pause"),
-            ("resume run", "resume"),
-            ("abort run", "abort"),
-        )
-    ]
+        pass  # the list of runs says why
+    return entries

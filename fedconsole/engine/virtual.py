@@ -211,11 +211,14 @@ class VirtualWorker:
                     round_.may_begin.clear()
                     if trainer is not None:
                         await trainer.pause(self.worker_id)
+                    if round_.task is not None and not round_.task.done():
+                        self._note("worker.phase", round=command.round, phase="paused")
                     self._reports.event(e.WorkerPaused(self.worker_id))
                 case c.ResumeWorker():
                     round_.may_begin.set()
                     if trainer is not None:
                         await trainer.resume(self.worker_id)
+                        self._note("worker.phase", round=command.round, phase="training")
                 case c.AbortWorker():
                     if trainer is not None:
                         await trainer.abort(self.worker_id)

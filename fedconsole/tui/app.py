@@ -51,8 +51,8 @@ _MISSING: Final = (MountError, NoMatches, ScreenStackError)
 """Of a screen or a widget that is not there."""
 
 
-class Palette(DismissedOnce[Any], CommandPalette):
-    """Textual's."""
+class Palette(CommandPalette, DismissedOnce[Any]):
+    """Textual's, closed once."""
 
 
 class FedconsoleApp(TellingApp):
@@ -307,6 +307,11 @@ class FedconsoleApp(TellingApp):
 
         await self.switch_mode("live")
         await self._show_live(LiveScreen(self.desk, run, Replay(self.desk.lines(run), speed)))
+
+    async def leave_replay(self) -> None:
+        """For the history; the Live screen is free for the run that goes on."""
+        await self.pop_screen()
+        await self.switch_mode("history")
 
     async def _show_live(self, screen: ConsoleScreen) -> None:
         """In place of the run that is shown there."""

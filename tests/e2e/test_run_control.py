@@ -62,6 +62,18 @@ async def test_a_run_paused_five_times_at_random_moments_gives_the_same_model() 
     require_obeyed(pauses_of(paused.lines))
 
 
+async def test_simulated_workers_tell_that_they_are_paused() -> None:
+    plan = digits_plan(virtual=2, rounds=4, federate_after_n_batches=150)
+    run = await carry(plan, requests=Pauser(seed=4))
+    phases: dict[str, str] = {}
+    for line in run.lines:
+        if line["type"] == "worker.phase":
+            phases[line["worker"]] = line["phase"]
+        elif line["type"] == "run.paused":
+            assert "training" not in phases.values()
+    assert "paused" in {line["phase"] for line in run.of_type("worker.phase")}
+
+
 def losses_by_worker(run: FinishedRun) -> dict[tuple[str, int], list[float]]:
     losses: dict[tuple[str, int], list[float]] = {}
     for line in run.of_type("worker.batches"):

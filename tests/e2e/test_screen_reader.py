@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
+from fedconsole import history
+from tests.e2e.test_console_terminal import long_run
 from tests.support.places import redirect, write_journal
 from tests.support.terminal import terminal
 from tests.unit.test_history import CREATED, END, ROUND
@@ -40,6 +43,22 @@ async def test_it_offers_numbered_lines_and_says_how_the_full_screen_is_opened(
         opened.press("0", "enter")
         assert await opened.ended() == 0
         assert b"\x1b" not in opened.output
+
+
+async def test_it_offers_what_a_run_allows_and_asks_before_an_abort() -> None:
+    async with long_run() as run, terminal("--screen-reader") as opened:
+        async with aclosing(history.follow(run)) as lines:
+            while (await anext(lines))["type"] != "round.started":
+                pass
+        await opened.shows(f"2. pause run {run}, which is running", "Number:")
+        opened.press("3", "enter")
+        await opened.shows(f"Abort run {run} now?")
+        opened.press("n", "enter", "2", "enter")
+        await opened.shows(f"2. resume run {run}, which is paus")
+        opened.press("3", "enter")
+        opened.press("y", "enter")
+        await opened.until(lambda text: text.count("Ended with exit code") == 2, "the end")
+        assert f"run {run} was asked to abort" in opened.text
 
 
 async def test_the_setting_can_be_outdone() -> None:

@@ -19,7 +19,7 @@ from fedconsole.tui.screens.live import LiveScreen
 from fedconsole.tui.screens.run_page import RunPage
 from fedconsole.tui.widgets.line_log import LineLog
 from screenshots.__main__ import upto
-from tests.support.histories import focused_label, lines_of, press, settle, text_of, told
+from tests.support.histories import a_run, focused_label, lines_of, press, settle, text_of, told
 from tests.tui.driving import (
     BUSY,
     DEGRADED,
@@ -30,6 +30,7 @@ from tests.tui.driving import (
     going,
     offered,
     palette_of,
+    put_run,
     shows,
     until,
 )
@@ -485,6 +486,12 @@ async def test_what_a_replay_shows_is_no_news_and_escape_leads_back_to_the_histo
         assert isinstance(pilot.app.screen, LiveScreen)
         await press(pilot, "escape")
         await until(pilot, lambda: isinstance(pilot.app.screen, HistoryScreen))
+        # The Live screen is that of the run that goes on.
+        other = a_run(7, "running")
+        desk.summaries[other.run] = other
+        put_run(desk, [{**line, "run": other.run} for line in BUSY])
+        await press(pilot, "3")
+        await shows(pilot, other.run, "p Pause")
 
 
 async def test_the_x_axis_goes_over_steps_time_and_rounds() -> None:

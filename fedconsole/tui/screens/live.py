@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from shlex import quote
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -37,6 +37,7 @@ from fedconsole.tui.widgets.plot import Plot
 from fedconsole.tui.widgets.worker_rows import COLUMNS, WorkerRows
 
 if TYPE_CHECKING:
+    from fedconsole.tui.app import FedconsoleApp
     from fedconsole.tui.desk import Line as JournalLine
     from fedconsole.tui.replay import Replay
 
@@ -354,7 +355,7 @@ class LiveScreen(Steering, TakingUp):
             self.minimize()
             return True
         if not self.query_one("#filter", FilterBar).clear() and self._replay is not None:
-            self.app.call_later(self.app.switch_mode, "history")
+            self.app.call_later(cast("FedconsoleApp", self.app).leave_replay)
         # There is nothing behind a run that goes on.
         return True
 

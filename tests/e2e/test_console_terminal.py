@@ -211,6 +211,19 @@ async def open_form(opened: Terminal) -> None:
     await opened.shows("fedconsole run")
 
 
+async def test_a_palette_that_is_answered_twice_at_once_is_closed_once() -> None:
+    async with terminal() as opened:
+        await opened.shows("Fleet", "Quit")
+        opened.press(":")
+        await opened.shows("Search for commands")
+        opened.press("theme")
+        await opened.shows("Theme: ansi")
+        opened.press("\r\r")
+        await opened.until(lambda text: "Theme: ansi" not in text, "the end of the palette")
+        opened.press("q")
+        assert await opened.ended() == 0
+
+
 async def type_into(opened: Terminal, text: str) -> None:
     """Go to the next field and type; the caret shows that the focus has moved."""
     before = opened.cursor

@@ -164,26 +164,6 @@ async def test_what_is_typed_ahead_of_a_filter_goes_into_it() -> None:
         assert pilot.app.screen.query_one("#filter Input", Input).value == "aop/"
 
 
-@pytest.mark.parametrize("opening", ["colon", "question_mark", "exclamation_mark"])
-async def test_what_is_closed_twice_at_once_is_closed_once(opening: str) -> None:
-    async with console(PreparedDesk()) as pilot:
-        await press(pilot, opening)
-        assert len(pilot.app.screen_stack) == 2
-        type_at_once(pilot, "escape", "escape", "escape")
-        await until(pilot, lambda: len(pilot.app.screen_stack) == 1)
-        await settle(pilot)
-        assert pilot.app.is_running
-
-
-async def test_a_palette_that_is_answered_twice_at_once_is_closed_once() -> None:
-    async with console(PreparedDesk()) as pilot:
-        await press(pilot, "colon", *"theme")
-        type_at_once(pilot, "enter", "enter")
-        await until(pilot, lambda: len(pilot.app.screen_stack) == 1)
-        await settle(pilot)
-        assert pilot.app.is_running
-
-
 async def test_the_caret_is_where_the_field_is_when_that_moves() -> None:
     async with console(going(BUSY), LIVE, (120, 40)) as pilot:
         await press(pilot, "slash", "a")

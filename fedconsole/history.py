@@ -7,7 +7,7 @@ import json
 import shutil
 import socket
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -247,15 +247,13 @@ async def follow(run: str) -> AsyncGenerator[Line, None]:
         EngineCrashedError: there is no engine.
         StorageError: the journal cannot be read.
     """
-    seq = 0
-    async with ControlLink.connect(run) as link:
-        async for line in link.events():
+    last: Line = {"seq": 0, "type": ""}
+    async with ControlLink.connect(run) as link, aclosing(link.events()) as told:
+        async for last in told:
+            yield last
+    if last["type"] != "run.finished":
+        for line in lines(run, last["seq"] + 1):
             yield line
-            if line["type"] == "run.finished":
-                return
-            seq = line["seq"]
-    for line in lines(run, seq + 1):
-        yield line
 
 
 def stall(run: str, last_seq: int) -> Line | None:

@@ -41,9 +41,10 @@ def _open(journal: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA schema_version").fetchone()
     except sqlite3.OperationalError:
         connection.close()
-        # SQLite makes files beside it even to read. Where a full disk has no room for them, one that was
-        # closed, so that it has no log, can be read without.
-        if journal.with_name("run.db-wal").exists():
+        # SQLite makes files beside it even to read. Where a full disk has no room for them, a journal whose log is
+        # empty, as it was closed, can be read without.
+        wal = journal.with_name("run.db-wal")
+        if wal.exists() and wal.stat().st_size:
             raise
         return _connect(journal, "immutable=1")
     return connection

@@ -52,6 +52,8 @@ def _of_runs() -> list[tuple[str, tuple[str, ...]]]:
         for run in going[:_MOST_RUNS]:
             summary = history.summarize(run)
             state = summary.state if summary else history.RunState.RUNNING
+            if not state.is_going:
+                continue  # it has just ended
             is_pausing = state in (history.RunState.PAUSED, history.RunState.PAUSING)
             for verb in ("attach", "resume" if is_pausing else "pause", "abort"):
                 title = "follow" if verb == "attach" else verb

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,7 @@ class ControlLink:
         writer.close()
         yield link
 
-    async def events(self, first_seq: int = 1) -> AsyncIterator[Line]:
+    async def events(self, first_seq: int = 1) -> AsyncGenerator[Line, None]:
         """Every line from `first_seq` on, those of the past first; ends when the engine ends."""
         reader, writer = await self._open()
         try:

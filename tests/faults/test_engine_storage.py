@@ -32,8 +32,10 @@ from tests.support.engines import Engine, engine, is_round_finished, is_training
 from tests.support.injection import injected, num_open_files, set_max_files
 from tests.support.journal_check import check_run
 from tests.support.networks import assert_losses_told_once
+from tests.support.places import write_journal
 from tests.support.runs import carry, digits_plan
 from tests.support.terminal import terminal
+from tests.unit.test_history import CREATED, END, ROUND
 
 pytestmark = pytest.mark.timeout(400)
 DISK_BYTES = 4 << 20
@@ -134,6 +136,14 @@ def test_a_run_that_begins_on_a_full_disk_is_refused_with_the_disks_reason(disk:
     with full(disk), pytest.raises(StorageError, match=r"is full|No space|disk I/O error"):
         start_engine(run, short_plan())
     assert history.summarize(run) is None
+
+
+def test_a_run_that_has_ended_is_read_on_a_full_disk(disk: Path) -> None:
+    write_journal("20261122-9791", [CREATED, ROUND, END])
+    with full(disk):
+        summary = history.summarize("20261122-9791")
+    assert summary is not None
+    assert summary.state is history.RunState.COMPLETED
 
 
 async def test_a_folder_that_is_only_to_be_read_is_refused_at_once(disk: Path) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from textual import events
 from textual._context import active_message_pump
 from textual.app import ScreenStackError
 from textual.command import CommandPalette
@@ -49,10 +50,15 @@ _SIGNALS: Final = {
 
 _MISSING: Final = (MountError, NoMatches, ScreenStackError)
 """Of a screen or a widget that is not there."""
+_PALETTE_ROWS: Final = 8
 
 
 class Palette(CommandPalette, DismissedOnce[Any]):
-    """Textual's, closed once."""
+    """Textual's, closed once, and where there is no room: a key that moves in a list without lines is an error."""
+
+    def on_resize(self, event: events.Resize) -> None:
+        if event.size.height < _PALETTE_ROWS:
+            self.dismiss()
 
 
 class FedconsoleApp(TellingApp):

@@ -164,6 +164,17 @@ async def test_what_is_typed_ahead_of_a_filter_goes_into_it() -> None:
         assert pilot.app.screen.query_one("#filter Input", Input).value == "aop/"
 
 
+@pytest.mark.parametrize("rows", [3, 8])
+async def test_a_palette_takes_keys_in_a_low_terminal(rows: int) -> None:
+    async with console(PreparedDesk(), size=(100, 30)) as pilot:
+        await press(pilot, "colon")
+        await pilot.resize_terminal(100, rows)
+        await press(pilot, "pagedown", "pageup", "down", "up", "escape")
+        assert len(pilot.app.screen_stack) == 1
+        await press(pilot, "colon", "pagedown", "escape")
+        assert len(pilot.app.screen_stack) == 1
+
+
 async def test_the_caret_is_where_the_field_is_when_that_moves() -> None:
     async with console(going(BUSY), LIVE, (120, 40)) as pilot:
         await press(pilot, "slash", "a")

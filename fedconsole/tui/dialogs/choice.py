@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
+from textual import events
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
@@ -81,8 +82,8 @@ class Choice(DismissedOnce[str]):
         event.stop()
         self.dismiss(event.button.id)
 
-    def on_click(self, event: object) -> None:
-        if self.get_widget_at(*self.app.mouse_position)[0] is self:
+    def on_click(self, event: events.Click) -> None:
+        if event.widget is self:
             self.action_leave()
 
     def action_leave(self) -> None:

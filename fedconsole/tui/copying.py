@@ -20,7 +20,7 @@ def copy(app: App[None], text: str, folder: Path) -> str:
     app.copy_to_clipboard(text)
     # The clipboard is what counts: nobody asked for a file.
     with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / COPY_NAME).write_text(text, encoding="utf-8")
     told = _("copied: {text}", text=clean(text.partition("\n")[0], 60))
     if "TMUX" in os.environ:

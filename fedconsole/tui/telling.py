@@ -18,6 +18,8 @@ from pi_daemon.protocol.text import clean
 _NOTICE_S: Final = 4.0
 _MAX_ECHOES: Final = 100
 _MAX_TROUBLE: Final = 4_000
+_AGAIN_S: Final = 60.0
+"""The same alarm rings, and is shown in the corner, once in so long."""
 
 
 class TellingApp(App[None]):
@@ -32,6 +34,8 @@ class TellingApp(App[None]):
         """What went wrong here, not in the run."""
         self._held: list[tuple[str, str]] = []
         """Texts and severities that wait for a dialog to close."""
+        self._alarmed: dict[str, float] = {}
+        """What rang lately, and when by the desk's clock."""
 
     def tell(self, text: str, severity: str = "information") -> None:
         """Show a text in the corner for some seconds, as it is; not before a dialog has been read."""
@@ -86,7 +90,7 @@ class TellingApp(App[None]):
     def action_picture(self) -> None:
         folder = self.desk.export_folder()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             path = self.save_screenshot(path=str(folder))
         except OSError as error:
             self.tell(_("cannot write to {folder}: {why}", folder=folder, why=error), "error")
@@ -114,6 +118,11 @@ class TellingApp(App[None]):
         self.keep(message.text)
 
     def on_alarm(self, message: messages.Alarm) -> None:
+        now_s = self.desk.clock()
+        recent = {text: at for text, at in self._alarmed.items() if now_s - at < _AGAIN_S}
+        self._alarmed = {message.text: now_s} | recent
+        if message.text in recent:
+            return  # as of a device that comes and goes; each stands under `!` and in the log
         if self.has_bell:
             self.bell()
         self.tell(message.text, "warning")

@@ -15,7 +15,7 @@ from fedconsole.errors import EngineCrashedError
 from fedconsole.tui import lang
 from fedconsole.tui.app import FedconsoleApp
 from fedconsole.tui.dialogs.help import HelpDialog
-from fedconsole.tui.messages import Notice
+from fedconsole.tui.messages import Alarm, Notice
 from fedconsole.tui.opening import Opening
 from fedconsole.tui.screens.run_page import RunPage
 from tests.support.desk import PreparedDesk
@@ -162,6 +162,16 @@ async def test_what_is_typed_ahead_of_a_filter_goes_into_it() -> None:
         assert pilot.app.screen.query_one("#filter Input", Input).value == "aop"
         await press(pilot, "slash")
         assert pilot.app.screen.query_one("#filter Input", Input).value == "aop/"
+
+
+async def test_an_alarm_that_comes_again_and_again_is_shown_once_a_minute() -> None:
+    desk = PreparedDesk()
+    async with console(desk) as pilot:
+        for seconds in (0.0, 2.0, 59.0, 61.0):
+            desk.time_s = 1_000.0 + seconds
+            pilot.app.on_alarm(Alarm("bob is lost", "bob"))  # type: ignore[attr-defined]
+        await settle(pilot)
+        assert told(pilot).count("bob is lost") == 2
 
 
 @pytest.mark.parametrize("rows", [3, 8])

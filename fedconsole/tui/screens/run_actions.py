@@ -151,7 +151,7 @@ class RunActions(TakingUp):
 
 def _write(path: Path, desk: Desk, summary: RunSummary, form: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(_content(desk, summary, form))
     except OSError as error:

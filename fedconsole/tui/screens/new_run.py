@@ -88,10 +88,7 @@ class NewRunScreen(ConsoleScreen):
         """What goes on; None: nothing."""
         self._is_filling = False
         self._choice = WorkerChoice(desk, self)
-        self._is_filled = False
-        """All fields are mounted, and show the plan."""
         self._is_complete = asyncio.Event()
-        """And have their places, whose order is that of the focus."""
         self._absent: list[str] = []
         """Chosen ones that did not answer when the foot was drawn."""
         self._lacks_data = False
@@ -142,13 +139,7 @@ class NewRunScreen(ConsoleScreen):
         more = Collapsible(title=_("more"), id="more")
         await self.query_one("#form").mount_all([*fields, more])
         self._show_state()
-        self._is_filled = True
-        self.refresh(layout=True)
-
-    def placed(self) -> None:
-        super().placed()
-        if self._is_filled and all(field.region for field in self.query(FormField)):
-            self._is_complete.set()
+        self._is_complete.set()
 
     def _fill_from_settings(self) -> None:
         self.state.fill_values(self.desk.configured())
@@ -307,6 +298,13 @@ class NewRunScreen(ConsoleScreen):
         await self._is_complete.wait()
         if self.focused is None:
             self._focus_first()
+            return
+        # Textual's order is that of the places, which new fields do not have yet.
+        chain = self.focus_chain
+        form = [widget for widget in self.query("#form *") if widget in chain]
+        at = form.index(self.focused) + step if self.focused in form else -1
+        if 0 <= at < len(form):
+            self.set_focus(form[at])
         else:
             (self.focus_next if step > 0 else self.focus_previous)()
 

@@ -203,9 +203,11 @@ class NewRunScreen(ConsoleScreen):
         event.table.set_marked(event.table.marked ^ {event.key})
 
     def _changed(self) -> None:
-        self.trials = {}
-        self._verdict = ""
+        before = self._plan
         self._plan, problems = self.state.read()
+        if self._plan is None or self._plan != before:
+            self.trials = {}
+            self._verdict = ""
         if self._plan and self._plan.task.endswith(".py") and not _is_file(self._plan.task):
             self._plan, problems = None, {"task": _("there is no such file here")}
         for field in self._fields():

@@ -51,10 +51,11 @@ _SIGNALS: Final = {
 _MISSING: Final = (MountError, NoMatches, ScreenStackError)
 """Of a screen or a widget that is not there."""
 _PALETTE_ROWS: Final = 8
+"""In fewer its list may have no line, and a key that moves in such a list is an error of Textual's."""
 
 
 class Palette(CommandPalette, DismissedOnce[Any]):
-    """Textual's, closed once, and where there is no room: a key that moves in a list without lines is an error."""
+    """Textual's, closed once, and where there is no room for it."""
 
     def on_resize(self, event: events.Resize) -> None:
         if event.size.height < _PALETTE_ROWS:
@@ -314,10 +315,12 @@ class FedconsoleApp(TellingApp):
         await self.switch_mode("live")
         await self._show_live(LiveScreen(self.desk, run, Replay(self.desk.lines(run), speed)))
 
-    async def leave_replay(self) -> None:
+    async def leave_replay(self, replay: LiveScreen) -> None:
         """For the history; the Live screen is free for the run that goes on."""
-        await self.pop_screen()
-        await self.switch_mode("history")
+        # A second Escape may have asked for the same before the first was done.
+        if self.screen is replay:
+            await self.pop_screen()
+            await self.switch_mode("history")
 
     async def _show_live(self, screen: ConsoleScreen) -> None:
         """In place of the run that is shown there."""

@@ -313,13 +313,6 @@ class ConsoleScreen(FilteringScreen):
     def flush(self) -> None:
         """Draw what has changed; called ten times a second while this screen is shown."""
 
-    def placed(self) -> None:
-        """Every widget has its place now; called after each layout."""
-        # Input methods write where the terminal's caret is. Textual moves it with the focus and with what is
-        # typed, but a field may get its place later, or another one.
-        if isinstance(self.focused, Input):
-            self.app.cursor_position = self.focused.cursor_screen_offset
-
     def back(self) -> bool:
         """Leave a filter or a panel; False: there was none."""
         return False
@@ -346,7 +339,13 @@ class ConsoleScreen(FilteringScreen):
     def on_mount(self) -> None:
         self.set_interval(1 / TICKS_PER_S, self._tick)
         self.call_after_refresh(self._tick)
-        self.screen_layout_refresh_signal.subscribe(self, lambda _screen: self.placed())
+        self.screen_layout_refresh_signal.subscribe(self, self._move_caret)
+
+    def _move_caret(self, _screen: Screen[Any]) -> None:
+        # Input methods write where the terminal's caret is. Textual moves it with the focus and with what is
+        # typed, but a field may get its place later, or another one.
+        if isinstance(self.focused, Input):
+            self.app.cursor_position = self.focused.cursor_screen_offset
 
     def on_resize(self, event: events.Resize) -> None:
         is_small = event.size.width < TooSmall.MIN_WIDTH or event.size.height < TooSmall.MIN_HEIGHT

@@ -119,10 +119,10 @@ class TellingApp(App[None]):
 
     def on_alarm(self, message: messages.Alarm) -> None:
         now_s = self.desk.clock()
-        recent = {text: at for text, at in self._alarmed.items() if now_s - at < _AGAIN_S}
-        self._alarmed = {message.text: now_s} | recent
-        if message.text in recent:
+        self._alarmed = {t: at for t, at in self._alarmed.items() if now_s - at < _AGAIN_S}
+        if message.text in self._alarmed:
             return  # as of a device that comes and goes; each stands under `!` and in the log
+        self._alarmed[message.text] = now_s
         if self.has_bell:
             self.bell()
         self.tell(message.text, "warning")

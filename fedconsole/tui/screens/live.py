@@ -355,7 +355,7 @@ class LiveScreen(Steering, TakingUp):
             self.minimize()
             return True
         if not self.query_one("#filter", FilterBar).clear() and self._replay is not None:
-            self.app.call_later(cast("FedconsoleApp", self.app).leave_replay)
+            self.app.call_later(cast("FedconsoleApp", self.app).leave_replay, self)
         # There is nothing behind a run that goes on.
         return True
 
